@@ -58,7 +58,8 @@ pub(crate) enum Publish {
     Bid(RequestHandle),
     Announcement(RequestHandle),
     Response(RequestHandle),
-    /// An error response or the close of a stream, for a request that was not accepted.
+    /// An error response or the close of a stream, for a request that was not accepted, or an error
+    /// response in place of one that the bus cannot carry.
     Refusal,
     /// A grant to nobody, for a canceled call.
     Cancellation,

@@ -84,8 +84,7 @@ pub struct Now {
     pub wall: WallTime,
 }
 
-/// Proof that a request was not expired by either clock. Starting a handler requires it (invariant
-/// I3).
+/// Proof that a request was not expired by either clock. Starting a handler requires it.
 pub(crate) struct NotExpired(());
 
 /// How late an expired request is. With skewed clocks, this is the skew.

@@ -549,7 +549,7 @@ fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause
     }
 }
 
-/// Starts the handler. Requires the proof that the request has not expired (invariant I3).
+/// Starts the handler. Requires the proof that the request has not expired.
 fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
     pending.state = RequestState::Running;
     outputs.event(ServerEvent::Run { request: handle });
