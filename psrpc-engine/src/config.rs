@@ -25,9 +25,10 @@ pub struct ClientConfig {
     pub short_circuit_timeout: Duration,
     /// How long a close waits for the bus to confirm the end of the subscriptions. Default: 3 s.
     pub close_timeout: Duration,
-    /// Whether a canceled call sends a grant to nobody, so that a server that [heeds
-    /// it](ServerConfig::heeds_cancellation) stops its handler. Meant for peers within one process:
-    /// the protocol has no cancellation, and Go servers ignore it. Default: false.
+    /// Whether a canceled call sends a grant to nobody (one with an empty server id), so that a
+    /// server that [heeds it](ServerConfig::heeds_cancellation) stops its handler. Meant for peers
+    /// within one process: the protocol has no cancellation, and Go servers ignore it. Default:
+    /// false.
     pub tells_cancellation: bool,
     /// How far the servers' wall clocks may be behind the client's before the messages of their
     /// streams count as expired. Default: 0.
@@ -81,9 +82,10 @@ pub struct ServerConfig {
     /// The timeout of a stream message or an update that sets none. Default: 3 s.
     pub timeout: Duration,
     /// How many requests the server handles at a time: those it decides on, has bid for, or runs.
-    /// Requests that open streams do not count. Beyond this limit the server makes no bid; it
-    /// answers a queue-routed request with `resource_exhausted`, because no other server saw it
-    /// ([`Reason::Busy`](crate::Reason::Busy)). Default: no limit but [`ServerLimits::requests`].
+    /// Requests that open streams do not count. Beyond this limit the server makes no bid
+    /// ([`Reason::Busy`](crate::Reason::Busy)). It answers a request of a queue-routed or
+    /// single-server method with `resource_exhausted`, because no other server will. Default: no
+    /// limit but [`ServerLimits::requests`].
     ///
     /// A bid counts because it may be granted.
     pub concurrency: Option<usize>,

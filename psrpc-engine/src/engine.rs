@@ -11,7 +11,7 @@ use crate::core::timers::Timeout;
 use crate::stream::commands::StreamCommands;
 use crate::stream::side::Side;
 
-/// The contract between an engine, a [`Client`](crate::Client) or [`Server`](crate::Server), and
+/// The contract between an engine (a [`Client`](crate::Client) or a [`Server`](crate::Server)) and
 /// its driver.
 ///
 /// 1. Call commands and `handle_*` methods as things happen, as many as you like before the next
@@ -27,7 +27,7 @@ use crate::stream::side::Side;
 /// A command that ends many things at once, such as closing a client, does the first part itself.
 /// The rest is due at once in [`handle_timeout`](Self::handle_timeout).
 ///
-/// The driver reads both clocks of every `now`. The monotonic clock must not go back; the wall
+/// The driver reads both clocks for each `now`. The monotonic clock must not go back; the wall
 /// clock may jump. The same seed and the same inputs give the same outputs.
 pub trait Engine {
     /// The events for the layer above.
@@ -62,8 +62,8 @@ pub trait Engine {
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
 
     /// Reports that the bus has no room. The engine lends no frame until
-    /// [`handle_room`](Self::handle_room). It then lends the same frame first, unless the frame's
-    /// call or request is over.
+    /// [`handle_room`](Self::handle_room). It then lends the same frame first, unless the frame is
+    /// no longer needed.
     fn handle_full(&mut self);
 
     /// Reports that the bus has room again.
@@ -72,9 +72,9 @@ pub trait Engine {
     /// Handles a frame from a subscription. A [`Frame::Raw`] is decoded first.
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
-    /// Handles a frame that the bus delivered to this member of a queue group and to no other,
-    /// although its channel is not subscribed to here (PROTOCOL section 12). A server answers such
-    /// a request with `unimplemented`, because no other server will.
+    /// Handles a frame that the bus delivered only to this member of a queue group, although the
+    /// engine has not subscribed to the frame's channel (PROTOCOL section 12). A server answers
+    /// such a request with `unimplemented`, because no other server will.
     fn handle_misrouted(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
     /// Fires the timers that are due, at most [`ROUND`](crate::ROUND) of them.
@@ -84,9 +84,9 @@ pub trait Engine {
     #[must_use]
     fn stream_commands(&mut self) -> StreamCommands<'_, Self::Side>;
 
-    /// Ends the local use of a stream. A client closes the stream. At a server the handler is done:
-    /// if the stream is still open, both sides end with the handler's error or with "stream
-    /// closed", and the handle is stale from here on.
+    /// Ends the local use of a stream. If the stream is still open, it closes on both sides, with
+    /// the error of `result` or with "stream closed". On a server, call this when the stream's
+    /// handler is done. The handle is stale from here on.
     fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>);
 
     /// Fails everything in flight with [`Reason::RuntimeEnded`](crate::Reason::RuntimeEnded),

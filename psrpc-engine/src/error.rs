@@ -275,7 +275,8 @@ pub enum RegisterError {
     },
 }
 
-/// A failed call: the error for its caller, and all that is known of the reason.
+/// A failed call: the error for its caller, and everything known about the reason. Streams, their
+/// messages, subscriptions and updates fail with it too.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Why it failed.
@@ -321,8 +322,8 @@ pub struct Evidence {
     pub may_skip_claim: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
-    /// The bus's most recent error when it refused the servers of a queue the lock on a request,
-    /// while the call was in flight.
+    /// The most recent error with which the bus refused to lock a request of a queue while the call
+    /// was in flight. No server gets such a request.
     pub lock_refusal: Option<String>,
 }
 
@@ -406,7 +407,7 @@ impl Failure {
         Box::new(Self { source: Some(error), ..*failure })
     }
 
-    /// Creates the failure of a stream that ended for a cause from one of its sides.
+    /// Creates the failure of a stream that one of its sides ended with `cause`.
     pub(crate) fn ended(reason: Reason, cause: ErrorResponse) -> Box<Self> {
         Box::new(Self { reason, ..*Self::answered(cause, Evidence::default()) })
     }

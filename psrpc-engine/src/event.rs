@@ -26,12 +26,12 @@ pub enum ClientEvent {
     /// The client's subscriptions are live; calls can be made.
     Ready,
     /// A call asks which of the bids wins. Respond with [`Client::select`](crate::Client::select)
-    /// before the call ends. A call that asks at its deadline ends a millisecond later, and no
-    /// server that is chosen then is granted.
+    /// before the call ends. A call that asks at its deadline waits one more millisecond for the
+    /// choice, but grants no server.
     Select {
         /// The call.
         call: CallHandle,
-        /// The bids that count, in order of arrival; may be empty.
+        /// The bids that reach the minimum affinity, in order of arrival; may be empty.
         bids: Vec<Bid>,
     },
     /// A call has ended. Its handle is stale from here on.
@@ -54,8 +54,7 @@ pub enum ClientEvent {
     MultiEnded {
         /// The call.
         call: MultiHandle,
-        /// An error if the call failed, after which no more responses follow. A call that got no
-        /// response before its deadline has failed too.
+        /// An error if the call failed. A call without any response at its deadline fails.
         outcome: Result<(), Box<Failure>>,
     },
     /// A call that opens a stream has ended. Its handle is stale from here on.
@@ -130,7 +129,7 @@ pub struct Reply {
 #[non_exhaustive]
 pub enum ServerEvent {
     /// A registration is complete: either all its methods are served from here on, or none is,
-    /// because the bus refused a subscription or the registration was given up.
+    /// because the bus refused a subscription or the registration was ended first.
     Registered {
         /// The registration. If it failed, its handle is stale from here on.
         registration: RegistrationHandle,
@@ -174,7 +173,7 @@ pub enum ServerEvent {
         /// The stream.
         stream: StreamHandle,
     },
-    /// An update was published, or publishing failed. Its handle is stale from here on.
+    /// An update was published, or publishing it failed. The update's handle is stale from here on.
     Updated {
         /// The update.
         update: UpdateHandle,

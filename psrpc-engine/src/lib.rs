@@ -27,7 +27,7 @@
 //! let mut server = Server::new(ServerConfig::new("Hats"), [2; 32])?;
 //! server.register(vec![route.clone()])?;
 //!
-//! // The bus: who is subscribed to which channel.
+//! // The bus: the channels that each side has subscribed to.
 //! let (mut at_client, mut at_server) = (vec![], vec![]);
 //! let mut now = Now::default();
 //! let mut response = None;

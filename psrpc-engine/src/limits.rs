@@ -48,10 +48,11 @@ impl Default for ClientLimits {
 pub struct ServerLimits {
     /// Limits of one frame. A frame that exceeds them is dropped.
     pub frame: FrameLimits,
-    /// Requests in flight: those the server decides on, has bid for, or runs. Further requests are
-    /// dropped ([`Reason::RequestsFull`](crate::Reason::RequestsFull)); if the method is
-    /// queue-routed they are answered with `resource_exhausted`, because no other server saw them.
-    /// Default: 65,536.
+    /// Requests in flight: those the server decides on, has bid for, or runs, and those whose
+    /// response waits for the bus. Further requests are dropped
+    /// ([`Reason::RequestsFull`](crate::Reason::RequestsFull)). On a queue-routed or single-server
+    /// method they are answered with `resource_exhausted`, because no other server will. Default:
+    /// 65,536.
     pub requests: usize,
     /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each.
     /// Further requests are refused in the same way

@@ -36,7 +36,8 @@ reasons! {
     Malformed = "malformed frame";
     /// The message does not belong on its channel.
     UnexpectedType = "unexpected message type";
-    /// The bus delivered the frame only here, but its channel is not subscribed to here.
+    /// The bus delivered the frame only to this engine, which has not subscribed to the frame's
+    /// channel.
     Misrouted = "not subscribed to the channel";
     /// A required id is missing.
     MissingId = "missing id";
@@ -50,10 +51,11 @@ reasons! {
     FarFuture = "sent too far in the future";
     /// The request or stream message arrived before.
     Duplicate = "duplicate request";
-    /// The request has the id of a request in flight from another client, which a grant could not
-    /// tell apart, or opens a stream with an id in use.
+    /// Another client has a request in flight with the same id, and a grant could not distinguish
+    /// the two; or the request opens a stream whose id is in use.
     IdTaken = "id in use by another request";
-    /// The request arrived after the server, while shutting down, had stopped waiting for the bus.
+    /// The request arrived after the drain timeout of a server that is shutting down, or would open
+    /// a stream of a method that is being deregistered.
     Draining = "server is shutting down";
     /// The server already handles as many requests as its concurrency allows.
     Busy = "concurrency limit reached";
@@ -71,7 +73,8 @@ reasons! {
     BidsFull = "too many bids for a call";
     /// The call, request or stream of this bid, response, grant or ack is over, or is not known.
     Late = "late or unknown";
-    /// The grant or stream frame is for another server, as most are. Only counted.
+    /// The grant or stream frame is for another server. This is common, so it is counted but not
+    /// reported.
     Elsewhere = "for another server";
     /// The server answered the same multi call before.
     SecondResponse = "second response from one server";
@@ -149,13 +152,14 @@ reasons! {
     ServerClosed = "server closed";
     /// The bus may have lost frames.
     Gap = "frames may be missing";
-    /// The bus did not take a frame.
+    /// The bus failed to publish a frame.
     PublishFailed = "publish failed";
     /// The client's subscriptions are interrupted, so it would miss the response.
     Interrupted = "subscription interrupted";
     /// The bus gave up a subscription.
     SubscriptionLost = "subscription lost";
-    /// The call or request was over before the bus took its frame.
+    /// The frame was withdrawn before the bus took it: it was no longer needed, or the queue for a
+    /// full bus was too long.
     Withdrawn = "withdrawn before it was published";
 }
 

@@ -58,8 +58,8 @@ impl Channel {
         &self.names[self.legacy_end as usize..self.server_end as usize]
     }
 
-    /// Returns the name that tells this channel from others on its subject; empty if the subject
-    /// has only this channel.
+    /// Returns the name that distinguishes this channel from others on its NATS subject; empty if
+    /// the subject has only this channel.
     pub fn local(&self) -> &str {
         &self.names[self.server_end as usize..]
     }

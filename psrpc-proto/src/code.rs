@@ -22,7 +22,7 @@ macro_rules! codes {
             /// Every code that PSRPC defines.
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$variant),*];
 
-            /// Returns the code as on the wire.
+            /// Returns the text of the code on the wire.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(ErrorCode::$variant => $text,)*
@@ -131,7 +131,7 @@ impl ErrorCode {
 }
 
 impl From<Text> for ErrorCode {
-    /// Returns the code of that name; `unknown` for an empty name.
+    /// Returns the code named `code`; `unknown` if the name is empty.
     fn from(code: Text) -> Self {
         if code.is_empty() {
             return ErrorCode::Unknown;
@@ -147,7 +147,7 @@ impl From<&str> for ErrorCode {
 }
 
 impl From<GrpcCode> for ErrorCode {
-    /// Converts a gRPC code; `Ok` and numbers that gRPC does not define become `unknown`.
+    /// Returns the equivalent of a gRPC code; `unknown` for `Ok`.
     fn from(code: GrpcCode) -> Self {
         match code {
             GrpcCode::Ok | GrpcCode::Unknown => ErrorCode::Unknown,
@@ -220,7 +220,7 @@ impl GrpcCode {
         GrpcCode::Unauthenticated,
     ];
 
-    /// Returns the code of that number; `Unknown` if gRPC does not define it.
+    /// Returns the code with this number; `Unknown` if gRPC does not define it.
     pub fn from_number(number: i32) -> Self {
         usize::try_from(number)
             .ok()

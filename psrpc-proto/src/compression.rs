@@ -1,10 +1,10 @@
 //! Compression of published values.
 
-/// Which values are compressed when they are published (PROTOCOL section 1).
+/// Settings for the compression of published values (PROTOCOL section 1).
 ///
 /// Reading needs no option: the envelope says whether its value is compressed
-/// ([`Frame::decode`](crate::Frame::decode)). Go reads compressed values since v0.7.6; older peers
-/// drop such frames. Compression costs the publisher time.
+/// ([`Frame::decode`](crate::Frame::decode)). Go peers read compressed values from v0.7.6 on; older
+/// ones drop such frames. Compression costs the publisher time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
     /// The smallest value to compress, in bytes. A value that compression does not make smaller is

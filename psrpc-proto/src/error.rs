@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// A frame that does not decode. Always the sender's fault.
+/// The error of decoding a frame. It is always the sender's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}: {kind}", Field(*.field))]
 pub struct DecodeError {

@@ -56,16 +56,16 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Encodes the frame in an envelope that names `channel`: the *local* name, on Redis as on
-    /// NATS.
+    /// Encodes the frame in an envelope that names `channel`. Pass the channel's *local* name on
+    /// every bus.
     ///
     /// Writes in one pass into one buffer of the exact size.
     pub fn encode(&self, channel: &str) -> Bytes {
         self.encode_with(channel, None)
     }
 
-    /// Encodes the frame like [`encode`](Self::encode), and compresses the value if `compression`
-    /// asks for it and that makes it smaller.
+    /// Encodes the frame like [`encode`](Self::encode). Compresses a value that reaches the
+    /// threshold of `compression`, if that makes it smaller.
     pub fn encode_with(&self, channel: &str, compression: Option<Compression>) -> Bytes {
         match self {
             Frame::Request(request) => envelope(REQUEST, request, channel, compression),
@@ -131,8 +131,8 @@ impl Frame {
         channel: Text,
         limits: &FrameLimits,
     ) -> Result<(Frame, Text), DecodeError> {
-        // Each arm builds the whole result, which avoids moving the frame. A guard compares a name
-        // at once; a byte-string pattern would compare byte by byte.
+        // Each arm builds the whole result, which avoids moving the frame. A guard compares the
+        // whole name in one operation; a byte-string pattern would compare byte by byte.
         match internal_name(type_url) {
             name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),

@@ -24,8 +24,8 @@ const TRAILER: usize = 8;
 /// The fastest level, because a peer waits for the frame.
 const LEVEL: u8 = 1;
 
-/// The largest initial buffer, as a multiple of the compressed length. A value that states a
-/// greater length gets more only once it has filled this.
+/// The largest initial buffer, as a multiple of the compressed length. If a value states a greater
+/// length, the buffer grows only once it is full.
 const EXPECTED_RATIO: usize = 16;
 
 /// The smallest buffer after growing.

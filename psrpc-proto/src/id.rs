@@ -6,17 +6,18 @@ use chacha20::rand_core::{Rng, SeedableRng};
 use crate::Text;
 use crate::text::Utf8;
 
-/// The 256-bit seed of an [`IdGenerator`]. Whoever knows the seed can predict every id: draw it
-/// from the operating system, or in a simulation from the seed of the run.
+/// The 256-bit seed of an [`IdGenerator`]. Anyone who knows the seed can predict every id. Draw it
+/// from the operating system, or in a simulation, derive it from the seed of the run.
 pub type Seed = [u8; 32];
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const RANDOM_LEN: usize = 12;
 
-/// Draws ids (PROTOCOL section 4): a prefix that tells the kind, and 12 random letters and digits.
+/// Draws ids (PROTOCOL section 4). An id is a prefix that names its kind, and 12 random letters and
+/// digits.
 ///
-/// The same seed gives the same ids. The generator is a ChaCha12 stream, so seen ids do not reveal
-/// later ones.
+/// The same seed gives the same ids. The generator is a ChaCha12 stream, so ids that a peer has
+/// seen do not reveal later ones.
 #[derive(Debug)]
 pub struct IdGenerator(ChaCha12Rng);
 
@@ -57,7 +58,7 @@ impl IdGenerator {
         for half in id[4..].chunks_exact_mut(RANDOM_LEN / 2) {
             // Treats 64 random bits as a fraction. Multiplied by 62, its integer part selects a
             // letter and the rest is the fraction for the next. Each choice of six letters covers
-            // 2^28 fractions, give or take one, which is as good as uniform.
+            // 2^64 / 62^6 fractions, give or take one, which is as good as uniform.
             let mut fraction = self.0.next_u64();
             for letter in half {
                 let product = u128::from(fraction) * ALPHABET.len() as u128;
@@ -69,7 +70,7 @@ impl IdGenerator {
     }
 }
 
-/// Why not every bus can carry an id.
+/// The reason why an id is invalid: at least one bus cannot carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidId {

@@ -146,8 +146,8 @@ impl<'a> Utf8<'a> {
     }
 }
 
-// Text of `N` to `2 * N` bytes is two chunks of `N` bytes that may overlap. Handling those takes
-// neither a call nor a loop.
+// Text of `N` to `2 * N` bytes is two chunks of `N` bytes that may overlap. Handling those needs
+// neither a function call nor a loop.
 
 #[inline]
 fn ends_are_ascii<const N: usize>(text: &[u8]) -> bool {
@@ -197,7 +197,7 @@ impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (self.as_inline(), other.as_inline()) {
-            // The padding is zero, so comparing whole arrays is correct and takes no call.
+            // The padding is zero, so whole arrays can be compared, without a call to `memcmp`.
             (Some(inline), Some(other)) => inline == other,
             _ => self.as_bytes() == other.as_bytes(),
         }

@@ -38,7 +38,7 @@ pub(crate) trait Encode {
     }
 }
 
-/// A destination for bytes: a buffer that stores them or a counter.
+/// A destination for bytes: a buffer that stores them, or a counter of their length.
 pub(crate) trait Sink {
     fn raw(&mut self, bytes: &[u8]);
     fn varint(&mut self, value: u64);
@@ -166,7 +166,7 @@ impl Sink for Vec<u8> {
     fn number(&mut self, field: u32, value: u64) {
         match (tag(field, WireType::Varint), value) {
             (tag @ 0..0x80, 0..0x80) => self.extend_from_slice(&[tag as u8, value as u8]),
-            // Times take nine bytes.
+            // Unix times in nanoseconds take nine bytes.
             (tag @ 0..0x80, NINE_BYTES..TEN_BYTES) => {
                 let mut bytes = [tag as u8; 10];
                 bytes[1..9].copy_from_slice(&(spread(value) | CONTINUED).to_le_bytes());
@@ -187,7 +187,8 @@ impl Sink for Vec<u8> {
 
     #[inline]
     fn inline_text(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
-        // Appending the whole array and truncating takes no call, whatever the length.
+        // Appending the whole array and truncating needs no call to `memcpy`, because the length is
+        // constant.
         if self.capacity() - self.len() >= bytes.len() {
             let end = self.len() + len;
             self.extend_from_slice(bytes);
@@ -443,8 +444,8 @@ impl<'a> Reader<'a> {
         Utf8::new(self.slice(wire)?).ok_or(WireFault::NotUtf8)
     }
 
-    /// Reads an id and checks its length. Ids must be copied off the frame, however long: they are
-    /// kept long after their frame, and must not keep it alive.
+    /// Reads an id and checks its length. The caller must copy the id out of the frame, whatever
+    /// its length: ids outlive their frame, and must not keep it alive.
     #[inline]
     pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, WireFault> {
         let id = self.slice(wire)?;
@@ -473,7 +474,8 @@ impl<'a> Reader<'a> {
         Ok(f32::from_le_bytes(*bytes))
     }
 
-    /// Reads an embedded message, and merges it into what an earlier occurrence left in `message`.
+    /// Reads an embedded message, and merges it into `message`, which may hold an earlier
+    /// occurrence.
     #[inline]
     pub(crate) fn embedded<M: Decode<'a>>(
         &mut self,
@@ -527,7 +529,7 @@ fn long_tag(bytes: &[u8]) -> Result<(u32, &[u8]), WireFault> {
 /// Reads a varint of any length. Returns it and the bytes after it.
 #[inline(never)]
 fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireFault> {
-    // Times take nine bytes.
+    // Unix times in nanoseconds take nine bytes.
     if let Some(([eight @ .., last @ 0..0x80], rest)) = bytes.split_first_chunk::<9>() {
         let eight = u64::from_le_bytes(*eight);
         if eight & CONTINUED == CONTINUED {

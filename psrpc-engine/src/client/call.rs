@@ -15,8 +15,8 @@
 //! one server has seen the request. At the deadline, nothing more is accepted and no server is
 //! granted.
 //!
-//! Opening a stream is also a call. Its response is an ack, and it settles as the stream, or as a
-//! failure if the server closes the stream.
+//! Opening a stream is also a call. Its response is an ack. The call succeeds with the stream, or
+//! fails if the server closes the stream.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -59,7 +59,7 @@ pub struct Call {
     pub metadata: Metadata,
     /// The timeout; `None` for the client's default.
     pub timeout: Option<Duration>,
-    /// The caller's deadline, if it is earlier.
+    /// The caller's deadline. The call ends at its timeout or at this time, whichever is earlier.
     pub deadline: Option<Time>,
     /// How the call picks its server.
     pub selection: Selection,
@@ -200,7 +200,7 @@ impl Calls {
         }
     }
 
-    /// Returns the handle of the next call.
+    /// Returns the handle that the next call will get.
     pub(super) fn next(&self) -> CallHandle {
         self.in_flight.next()
     }

@@ -66,8 +66,8 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Returns the deadline of a call: the end of its timeout, or else of the client's, or the
-    /// caller's deadline if that is earlier.
+    /// Returns the deadline of a call: the end of `timeout` (by default the client's), or
+    /// `deadline` if that is earlier.
     pub(super) fn deadline(&self, timeout: Option<Duration>, deadline: Option<Time>) -> Time {
         let at_most = self.now.time + timeout.unwrap_or(self.config.timeout);
         deadline.map_or(at_most, |deadline| deadline.min(at_most))
@@ -91,8 +91,8 @@ impl Context<'_> {
         }
     }
 
-    /// Ends a call that opens a stream. If it failed, the stream is aborted, so that a server that
-    /// accepts it late learns of it.
+    /// Ends a call that opens a stream. If the call failed, the stream is aborted, so that a server
+    /// that accepts the stream late learns of the failure.
     pub(super) fn opened(
         &mut self,
         call: CallHandle,

@@ -211,8 +211,9 @@ impl Client {
         self.subscriptions.interruption()
     }
 
-    /// Reports that the bus refused to lock a request of a queue, so that no server gets it. Calls
-    /// in flight that fail carry `cause` in their [evidence](crate::Evidence::lock_refusal).
+    /// Reports that the bus refused to lock a request of a queue, so that no server gets it. If a
+    /// queue-routed call that is in flight now fails later, its
+    /// [evidence](crate::Evidence::lock_refusal) contains `cause`.
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
         self.calls.on_lock_refused(now, cause.to_string());
     }
@@ -293,8 +294,8 @@ impl Client {
         Ok(())
     }
 
-    /// Cancels a call or the opening of a stream. It resolves as canceled. A claimed call that was
-    /// not granted yet does not run.
+    /// Cancels a call or the opening of a stream. It resolves as canceled. A server that waits for
+    /// the grant of the call never runs it.
     pub fn cancel(&mut self, now: Now, call: CallHandle) {
         let (calls, _, mut cx) = self.split(now);
         calls.cancel(&mut cx, call);
@@ -349,9 +350,9 @@ impl Client {
     }
 
     /// Closes the client. Calls in flight resolve with "client is closed"; streams and
-    /// subscriptions end. This method ends the first [`ROUND`](crate::ROUND) of them, and
-    /// [`handle_timeout`](Engine::handle_timeout) the rest at once. The client is
-    /// [closed](ClientEvent::Closed) when the bus has confirmed the end of the subscriptions and
+    /// subscriptions end. This method ends the first [`ROUND`](crate::ROUND) of them, and calls of
+    /// [`handle_timeout`](Engine::handle_timeout), which are due at once, end the rest. The client
+    /// is [closed](ClientEvent::Closed) when the bus has confirmed the end of the subscriptions and
     /// taken the closes of the streams, or after [`ClientConfig::close_timeout`].
     pub fn close(&mut self, now: Now) {
         self.start_close(now, Cause::Requested);
@@ -484,8 +485,8 @@ impl Client {
         (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
-    /// Handles the end of a subscription. If the client did not unsubscribe, a listener's
-    /// subscription ends alone, and any other ends the client.
+    /// Handles the end of a subscription. If the bus gave it up, the loss of a listener's
+    /// subscription ends only that listener; the loss of any other closes the client.
     fn on_subscription_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {
@@ -557,7 +558,7 @@ impl Engine for Client {
 
     fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        // Calls do not depend on updates. Their subscribers see a gap afterwards.
+        // Calls do not depend on updates. The subscribers of updates see a gap afterwards.
         let is_essential = !matches!(role, ClientChannel::Updates(_));
         if is_essential {
             self.calls.on_gap(now);

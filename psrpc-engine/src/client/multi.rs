@@ -36,7 +36,7 @@ pub struct MultiCall {
     pub metadata: Metadata,
     /// How long to collect responses; `None` for the client's default timeout.
     pub timeout: Option<Duration>,
-    /// The caller's deadline, if it is earlier.
+    /// The caller's deadline. The call ends at its timeout or at this time, whichever is earlier.
     pub deadline: Option<Time>,
     /// The number of responses, errors included, that ends the call; `None` to collect until the
     /// deadline.

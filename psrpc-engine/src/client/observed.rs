@@ -22,7 +22,8 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// More refusals would tell nothing new and let peers fill the memory.
+    /// The limit on recorded refusals. More would tell the caller nothing new, and let peers fill
+    /// the memory.
     const MAX_REFUSALS: usize = 8;
     const MAX_REFUSAL_TEXT: usize = 256;
 

@@ -21,7 +21,8 @@ use crate::wire::route::Route;
 /// every option so that it has no effect.
 ///
 /// Affinity methods default to an affinity timeout of 1 s and a short-circuit timeout of 200 ms.
-/// Other methods default to an affinity timeout of 1 s, and the first bid wins.
+/// Other methods default to an affinity timeout of 1 s, and the first bid wins. A bid of 0 can only
+/// win as the first bid or as the caller's choice: the best bid must be above 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Selection {
     /// The lowest affinity that counts. At 0 or less, every bid counts.
@@ -32,7 +33,7 @@ pub struct Selection {
     pub accept_first_available: Option<bool>,
     /// How long to wait for bids. Zero waits until the call's deadline.
     pub affinity_timeout: Option<Duration>,
-    /// How long to wait for better bids after the first that counts. Zero sets no such limit.
+    /// How long to wait for better bids after the first one that counts. Zero means no limit.
     pub short_circuit_timeout: Option<Duration>,
     /// Whether the caller chooses among the bids that count
     /// ([`ClientEvent::Select`](crate::ClientEvent::Select)).
@@ -201,8 +202,8 @@ impl Bids {
         self.best
     }
 
-    /// Returns when the selection ends by its own timeout, and which; `None` if only the call's
-    /// deadline ends it.
+    /// Returns the earlier of the selection's own timeouts, with its kind; `None` if only the
+    /// call's deadline ends the selection.
     pub(crate) fn next_timeout(&self) -> Option<(Time, TimerKind)> {
         let affinity_timeout = self.affinity_timeout.map(|at| (at, TimerKind::AffinityTimeout));
         let short_circuit = self.short_circuit.map(|at| (at, TimerKind::ShortCircuit));

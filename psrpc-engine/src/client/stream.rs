@@ -25,7 +25,8 @@ pub struct OpenStream {
     pub metadata: Metadata,
     /// The timeout of the opening; `None` for the client's default.
     pub timeout: Option<Duration>,
-    /// The caller's deadline for the opening, if it is earlier.
+    /// The caller's deadline. The opening ends at its timeout or at this time, whichever is
+    /// earlier.
     pub deadline: Option<Time>,
     /// How the opening picks its server.
     pub selection: Selection,

@@ -1,8 +1,8 @@
 //! The budget: a bound on the work of one call of an engine, so that its driver stays responsive.
 
 /// The maximum number of timers that one call of
-/// [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires, and of calls, requests, streams
-/// or subscriptions that one call ends when an engine closes: 256.
+/// [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires: 256. When an engine closes, one
+/// method call also ends at most this many calls, requests, streams and subscriptions.
 pub const ROUND: usize = 256;
 
 /// Whether more work is due after a call of

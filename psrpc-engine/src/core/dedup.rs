@@ -68,7 +68,7 @@ impl Dedup {
         self.seen.contains(identity)
     }
 
-    /// Remembers an identity if it is new. `owner` names the timer of its bucket.
+    /// Remembers an identity if it is new. `owner` creates the owner of its bucket's timer.
     pub(crate) fn admit<O: Copy>(
         &mut self,
         now: Now,
@@ -108,7 +108,7 @@ impl Dedup {
     }
 
     /// Handles the timer of a bucket: forgets the bucket, or keeps it until its requests count as
-    /// expired. Whatever exceeds the budget is forgotten in the next round.
+    /// expired. Requests beyond the budget are forgotten in the next round.
     pub(crate) fn forget<O: Copy>(
         &mut self,
         now: Now,

@@ -4,8 +4,8 @@ use slab::Slab;
 
 use crate::core::budget::{Budget, Step};
 
-/// The index of an entry in its slab, and the generation that tells it from other entries at that
-/// index.
+/// The index of an entry in its slab, and the generation that distinguishes it from other entries
+/// at that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RawHandle {
     index: u32,
@@ -17,8 +17,8 @@ macro_rules! handles {
         $(
             $(#[$doc])*
             ///
-            /// A handle stays invalid forever once its entry is gone. Commands with a stale handle
-            /// do nothing.
+            /// A handle is stale once its entry is gone, and never becomes valid again. Commands
+            /// with a stale handle do nothing.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
             pub struct $name(pub(crate) RawHandle);
 
@@ -64,7 +64,7 @@ handles! {
     SubscriptionHandle
 }
 
-/// A slab whose handles tell an entry from its successors at the same index.
+/// A slab whose handles distinguish an entry from its successors at the same index.
 pub(crate) struct Handles<T> {
     slab: Slab<(u32, T)>,
     generation: u32,
@@ -75,7 +75,7 @@ impl<T> Handles<T> {
         Self { slab: Slab::new(), generation: 0 }
     }
 
-    /// Returns the handle of the next entry.
+    /// Returns the handle that the next inserted entry will get.
     pub(crate) fn next(&self) -> RawHandle {
         let index = u32::try_from(self.slab.vacant_key()).expect("limits keep slabs far below 2^32");
         RawHandle { index, generation: self.generation }

@@ -38,7 +38,7 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         Self { entries: Handles::new(), by_id: Map::new(), keys, handle: core::marker::PhantomData }
     }
 
-    /// Returns the handle of the next entry.
+    /// Returns the handle that the next inserted entry will get.
     pub(crate) fn next(&self) -> H {
         self.entries.next().into()
     }
@@ -99,7 +99,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         Some((id, state))
     }
 
-    /// Returns the number of entries. If one of the two tables leaked, the number would show it.
+    /// Returns the number of entries: the larger of both tables' counts, so that a leak in either
+    /// one shows.
     pub(crate) fn len(&self) -> usize {
         self.entries.len().max(self.by_id.len())
     }

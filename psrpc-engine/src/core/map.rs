@@ -49,7 +49,8 @@ impl HashKeys {
     }
 }
 
-/// Values found by the hash of their key and a test for the key, which is stored elsewhere.
+/// A table of values, found by the hash of their key and a closure that compares the key. The table
+/// itself stores no keys.
 pub(crate) struct Map<V>(HashTable<(u64, V)>);
 
 impl<V> Map<V> {

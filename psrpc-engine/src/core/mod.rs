@@ -1,7 +1,8 @@
 //! The parts that both engines are built from. No part knows the engine that it belongs to.
 //!
 //! From the bottom up: `budget`, `time`, `timers`, `handle`, `map`, `bus_error`, `outputs`,
-//! `in_flight`, `dedup`, `cache`, `subscriptions`. Of the rest of the crate they use only `reason`.
+//! `in_flight`, `dedup`, `cache`, `subscriptions`. They depend on nothing else in the crate but
+//! `reason`.
 
 pub(crate) mod budget;
 pub(crate) mod bus_error;

@@ -20,7 +20,7 @@ pub enum Output<E> {
     /// Subscribe to a channel, and report the result with
     /// [`handle_subscribed`](crate::Engine::handle_subscribed) once the subscription is live.
     Subscribe {
-        /// The handle that frames and results name the subscription by.
+        /// The handle that identifies the subscription in later calls.
         subscription: SubscriptionHandle,
         /// The channel.
         channel: Channel,
@@ -58,7 +58,8 @@ pub(crate) enum Publish {
     Bid(RequestHandle),
     Announcement(RequestHandle),
     Response(RequestHandle),
-    /// An error response or the close of a stream, for a request that was not accepted.
+    /// An error response or the close of a stream, for a request that was not accepted, or an error
+    /// response in place of one that the bus cannot carry.
     Refusal,
     /// A grant to nobody, for a canceled call.
     Cancellation,
@@ -91,8 +92,8 @@ pub(crate) struct Outputs<E, O> {
 /// The lowest value of `withdraw_at`.
 const MIN_WITHDRAW_AT: usize = 64;
 
-/// The queue length from which a full bus gets no more acks and closes of streams, because nothing
-/// in flight bounds their number.
+/// The queue length from which no more acks and closes of streams are queued while the bus is full,
+/// because their number is not bounded by the entries in flight.
 const OVERFULL: usize = 131_072;
 
 /// A frame that waits to be published.
@@ -111,12 +112,12 @@ struct QueuedFrame {
 pub struct LentFrame<'a> {
     publishes: &'a mut VecDeque<QueuedFrame>,
     published: &'a mut u64,
-    /// The flag of a call to set once the frame is taken.
+    /// The flag of the frame's call, set once the frame is taken.
     sent: Option<&'a mut bool>,
 }
 
 impl LentFrame<'_> {
-    /// Returns the token that names the result of the publish.
+    /// Returns the token with which to report the result of the publish.
     #[inline]
     pub fn token(&self) -> Token {
         self.head().token
@@ -243,8 +244,8 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         self.outputs.pop_front()
     }
 
-    /// Returns the kind of the frame at the head of the queue, or `None` if the bus has no room.
-    /// Frames for which `is_needed` returns `false` are withdrawn.
+    /// Returns the kind of the frame at the head of the queue, or `None` if the queue is empty or
+    /// the bus has no room. Frames for which `is_needed` returns `false` are withdrawn.
     pub(crate) fn head(&mut self, mut is_needed: impl FnMut(Publish) -> bool) -> Option<Publish> {
         if self.publishes.len() >= self.withdraw_at {
             self.withdraw(&mut is_needed);

@@ -84,11 +84,10 @@ pub struct Now {
     pub wall: WallTime,
 }
 
-/// Proof that a request was not expired by either clock. Starting a handler requires it (invariant
-/// I3).
+/// Proof that a request was not expired by either clock. Starting a handler requires it.
 pub(crate) struct NotExpired(());
 
-/// An expired request: by how much; with skewed clocks, the skew.
+/// How late an expired request is. With skewed clocks, this is the skew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) by: Duration,

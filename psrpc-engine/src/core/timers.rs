@@ -31,7 +31,7 @@ pub enum TimerKind {
     Drain,
     /// A drain stops waiting for stream handlers.
     Linger,
-    /// The close of an engine continues. One call ends a bounded number of entries.
+    /// The close of an engine continues, because one method call ends a bounded number of entries.
     Close,
 }
 

@@ -1,5 +1,5 @@
-//! The shutdown of a server: its phases, and the work of ending everything, a bounded amount at a
-//! time.
+//! The shutdown of a server: its phases, and the entries that remain to be ended, a bounded number
+//! at a time.
 
 use alloc::collections::VecDeque;
 

@@ -96,8 +96,8 @@ impl Server {
         &self.config.service
     }
 
-    /// Returns the number of requests in flight: those the server decides on, has bid for, runs, or
-    /// has answered while the bus has no room for the response.
+    /// Returns the number of requests in flight: those the server decides on, has bid for, or runs,
+    /// and those whose response waits for the bus.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
     }
@@ -234,7 +234,7 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Publishes an update to the subscribers of a route. It ends with exactly one
+    /// Publishes an update to the subscribers of a route. The publish ends with exactly one
     /// [`ServerEvent::Updated`], after `timeout` at the latest; `None` stands for
     /// [`ServerConfig::timeout`].
     ///
@@ -278,8 +278,9 @@ impl Server {
     /// still be granted.
     ///
     /// If the bus does not confirm within [`ServerConfig::drain_timeout`], the server accepts
-    /// nothing more from it. The server therefore closes at the latest of three times: the end of
-    /// that timeout, the expiry of the last accepted request, and the deadline of the last update.
+    /// nothing more from it. The server therefore closes no later than the latest of these times:
+    /// the end of that timeout, the expiry of the last accepted request, the deadline of the last
+    /// update, and, if it has streams, the end of [`ServerConfig::linger`].
     ///
     /// Streams end at once, with "EOF" on both sides. Their handlers get [`ServerConfig::linger`]
     /// to finish.

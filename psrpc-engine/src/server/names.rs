@@ -13,8 +13,9 @@ use crate::wire::route::Route;
 pub(super) struct Names {
     /// Request channels, by legacy name.
     legacy: Map<ChannelRole>,
-    /// The users of each NATS subject: at most one for each method of the service. All users of a
-    /// subject must subscribe to it with the same kind, because NATS cannot mix kinds.
+    /// The users of each NATS subject: at most two for each method of the service, one for requests
+    /// and one for grants. All users of a subject must subscribe to it with the same kind, because
+    /// NATS cannot mix kinds.
     subjects: Map<ChannelRole>,
     keys: HashKeys,
 }
@@ -75,7 +76,7 @@ impl Names {
         }
     }
 
-    /// Returns the role whose requests have the legacy name of this channel.
+    /// Returns the role that has reserved the legacy name of `requests`.
     pub(super) fn find<'a>(
         &self,
         requests: &Channel,

@@ -17,8 +17,8 @@ use crate::wire::route::Route;
 /// The registrations of a server.
 ///
 /// ```text
-/// Joining ──all live──▶ Serving ──deregister──▶ Leaving ──▶ (gone)
-///    └──────── a subscription fails, or deregister ──▲
+/// Joining ──all live──▶ Serving ──deregister, or a subscription is lost──▶ Leaving ──▶ (gone)
+///    └──────────── deregister, or a subscription fails ──────────────────────▲
 /// ```
 /// A registration that leaves ends its request subscriptions first, keeps its grant subscriptions
 /// while requests are in flight, and is gone when the bus has confirmed the end of both. Only then
@@ -87,8 +87,8 @@ impl Registry {
         let (requests, grants) = (routes.len() as u32, claimed as u32);
         let mut handles = Vec::with_capacity(routes.len() + claimed);
         for (role, route) in ChannelRole::requests(registration, routes.len()).zip(&routes) {
-            // Grants first: on a bus that confirms nothing in order, a grant must not overtake its
-            // subscription.
+            // Grants first: requests may arrive before the registration is complete, and the grants
+            // that follow must not be missed.
             for role in role.uses(route).rev() {
                 let (channel, kind) = role.subject(route);
                 handles.push(subscriptions.subscribe(outputs, role, channel, kind));

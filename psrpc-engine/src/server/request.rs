@@ -1,12 +1,15 @@
 //! The server's side of a request.
 //!
 //! ```text
-//!                                  ┌────── no claim required, or skip claim ───────┐
-//!                                  │                                               ▼
-//! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ Answered
-//!                │                 │                                      │
-//!                └─reject─▶ Answered ◀┄┄ no bid, granted elsewhere, expired: (abandoned)
+//!             ┌─── no claim required, or skip claim ───┐
+//!             │                                        ▼
+//! ─checks─▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ─respond─▶ Answered
+//!             │
+//!             └──reject──▶ Answered
 //! ```
+//!
+//! Before it is answered, a request may be abandoned: it expires, the server makes no bid, the
+//! client grants another server or cancels, or the server is killed.
 //!
 //! A request that opens a stream becomes the stream instead of running.
 
@@ -546,7 +549,7 @@ fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause
     }
 }
 
-/// Starts the handler. Requires the proof that the request has not expired (invariant I3).
+/// Starts the handler. Requires the proof that the request has not expired.
 fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
     pending.state = RequestState::Running;
     outputs.event(ServerEvent::Run { request: handle });

@@ -1,4 +1,4 @@
-//! Updates to publish, each until the bus has taken it or its deadline.
+//! Updates to publish. Each is kept until the bus reports its result or its deadline passes.
 
 use alloc::boxed::Box;
 use core::time::Duration;

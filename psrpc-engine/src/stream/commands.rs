@@ -71,7 +71,7 @@ impl<S: Side> StreamCommands<'_, S> {
     }
 
     /// Rejects a message of [`StreamEvent::Message`](crate::StreamEvent::Message), which is not
-    /// acknowledged. With a cause, because the message does not decode, the stream ends.
+    /// acknowledged. Pass a `cause` if the message does not decode: the stream then ends with it.
     pub fn reject(&mut self, now: Now, delivery: PendingMessage, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.reject(&mut cx, delivery, cause);

@@ -24,11 +24,11 @@ pub enum StreamEvent {
     Sent {
         /// The send.
         send: SendHandle,
-        /// `Ok` if the other side acknowledged the message. After an error it may have arrived all
-        /// the same.
+        /// `Ok` if the other side acknowledged the message. Even after an error, the message may
+        /// have arrived.
         outcome: Result<(), Box<Failure>>,
     },
-    /// A stream has ended. All its sends have ended before.
+    /// A stream has ended. All its sends have already ended.
     Ended {
         /// The stream. At a client its handle is stale from here on; at a server, once its handler
         /// is done.

@@ -39,7 +39,7 @@ pub(crate) fn publish_close<S: Side>(
     cx.outputs.publish(kind, channel, frame);
 }
 
-/// Returns the cause of a close without one.
+/// Returns the cause of a close for which none is given.
 pub(crate) fn plain_close() -> ErrorResponse {
     ErrorResponse::new(ErrorCode::Canceled, Text::from_static("stream closed"))
 }

@@ -1,9 +1,9 @@
 //! Open streams, shared by both sides: messages in and out, acks, and the end.
 //!
 //! ```text
-//!          ┌── message ──▶ accept (ack) │ reject (close) │ discard
+//!           ┌── message ──▶ accept (ack) │ reject (close) │ discard
 //! ──open──▶ Open ──close, by either side; idle; drained──▶ Ended ──forget──▶ (gone)
-//!          └── send ──▶ ack │ deadline │ end of the stream
+//!           └── send ──▶ ack │ deadline │ end of the stream
 //! ```
 //!
 //! A client's stream is gone when it ends; a server's lingers until its handler is done.
@@ -117,7 +117,7 @@ impl<S: Side> Streams<S> {
         self.in_flight.get_mut(stream).map(|entry| &mut entry.state.data)
     }
 
-    /// Returns the handle of the next stream.
+    /// Returns the handle that the next stream will get.
     pub(crate) fn next(&self) -> StreamHandle {
         self.in_flight.next()
     }
@@ -307,7 +307,7 @@ impl<S: Side> Streams<S> {
 
     // --- commands --------------------------------------------------------------------------------
 
-    /// Sends a message, which ends by its deadline at the latest.
+    /// Sends a message. The send ends by its deadline at the latest.
     pub(crate) fn send(
         &mut self,
         cx: &mut Context<'_, S>,
@@ -400,8 +400,8 @@ impl<S: Side> Streams<S> {
         self.end(cx.outputs, stream, cause);
     }
 
-    /// Gives up a stream that was not opened. Publishes a close if its request was published, so
-    /// that a server that accepts it late learns of it.
+    /// Gives up a stream that was not opened. Publishes a close if the request was published, so
+    /// that a server that accepts the stream late learns that it has ended.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle, failure: &Failure) {
         let Some((stream_id, state)) = self.in_flight.settle(stream, &mut cx.outputs.timers) else { return };
         // A server that refused the stream needs no close, unless another server may have accepted

@@ -1,4 +1,4 @@
-//! Unacknowledged messages, each until its ack or its deadline.
+//! Unacknowledged messages. Each is kept until its ack arrives or its deadline passes.
 
 use psrpc_proto::{IdGenerator, Text};
 

@@ -5,8 +5,8 @@ use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream
 use crate::core::outputs::{CommonEvent, Outputs};
 use crate::reason::{Dropped, Reason};
 
-/// Decodes a raw frame in place, or checks a frame that was handed over decoded against the limits
-/// that decoding would have checked. Returns `true` if the frame is accepted.
+/// Decodes a raw frame in place, or checks a frame that is already decoded against the limits that
+/// decoding would have checked. Returns `true` if the frame is accepted.
 pub(crate) fn accept<E: CommonEvent, O: Copy>(
     outputs: &mut Outputs<E, O>,
     frame: &mut Frame,
