@@ -98,8 +98,8 @@ impl Drop for Held {
     }
 }
 
-/// Panics in debug builds if this thread holds a [`Lock`]. `operation` is what is not
-/// allowed then.
+/// Asserts that this thread holds no [`Lock`]. Called before an operation that is not allowed under
+/// a lock; `operation` names it in the panic message.
 ///
 /// # Panics
 ///

@@ -138,7 +138,7 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 /// ends after an error with [`Reason::SubscriptionLost`], when you close it, and when its client is
 /// closed.
 ///
-/// Dropping it unsubscribes.
+/// Dropping the subscription unsubscribes.
 #[must_use = "dropping it unsubscribes"]
 pub struct Subscription<T>(UpdateSource<T>);
 
