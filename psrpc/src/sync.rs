@@ -108,7 +108,7 @@ impl Drop for Held {
 pub fn assert_unlocked(operation: &str) {
     #[cfg(debug_assertions)]
     if !std::thread::panicking() {
-        // A thread that is exiting has no thread-locals any more, and holds no lock.
+        // Accessible even while the thread exits, since the cell has no destructor.
         let held = HELD.with(Cell::get);
         assert!(held == 0, "{operation} while a lock of a driver or a bus is held");
     }
