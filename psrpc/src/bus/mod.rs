@@ -64,10 +64,10 @@ pub trait Bus: Send + Sync + 'static {
     /// the order. If the result is not known yet, the bus returns [`Accepted::Later`] and reports
     /// it through the [`Receipt`]. Encode the frame only after returning.
     ///
-    /// Report a failure if the frame was certainly not published. A frame that was published but
-    /// may be lost on the way counts as [done](Accepted::Done). Do not hold a frame indefinitely
-    /// while the connection is down; fail it instead. A frame that the bus accepts without taking
-    /// it is dropped.
+    /// Report a failure if the frame was not published, or if the connection was lost before the
+    /// server confirmed it. A frame that was published but may be lost on the way counts as
+    /// [done](Accepted::Done). Do not hold a frame indefinitely while the connection is down; fail
+    /// it instead. A frame that the bus accepts without taking it is dropped.
     ///
     /// # Errors
     ///
