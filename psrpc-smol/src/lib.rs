@@ -4,7 +4,7 @@
 //! of `psrpc-tokio`: write `psrpc-smol` in its place in `Cargo.toml`.
 //!
 //! Clients and servers run on smol's global executor, which has threads of its own. So `main` can
-//! be `smol::block_on`, or belong to any other runtime.
+//! use `smol::block_on`, or run on any other runtime.
 //!
 //! The feature `async-std` adds `AsyncStdRuntime`, for programs that still run on async-std, which
 //! is discontinued. Pass it to `with_runtime`.

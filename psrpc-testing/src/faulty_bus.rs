@@ -26,15 +26,15 @@ use crate::waiting;
 ///
 /// If the wrapped bus has no room for a frame, the frame waits and the faulty bus is [full](Full).
 ///
-/// Interceptors and rules run right after the publish or delivery that they apply to, without any
-/// lock of a client, a server or the wrapped bus. Filters of rules run under the lock of this bus
-/// and must not use it. The interceptor of subscriptions runs under a lock of the client. It must
-/// not block, must not use the bus, a client or a server, and may wake tasks only through the
-/// [`WakeList`]. If an interceptor panics, the frame is lost.
+/// Interceptors and rules process a frame right after the call that published or delivered it, when
+/// no lock of a client, a server or the wrapped bus is held. Filters of rules run under the lock of
+/// this bus and must not use it. The interceptor of subscriptions runs under the lock of the client
+/// or server that subscribes. It must not block, must not use the bus, a client or a server, and
+/// may wake tasks only through the [`WakeList`]. If an interceptor panics, the frame is lost.
 ///
-/// The queued frames are lost when the last clone is dropped together with every client, server and
-/// subscription that uses it. The background task that sends them ends at that point, or when none
-/// are left.
+/// Queued frames are lost once all clones of the bus, and all clients, servers and subscriptions
+/// that use it, are dropped. The background task that sends queued frames ends then, or when no
+/// frames are left.
 #[derive(Clone)]
 pub struct FaultyBus(Arc<Shared>);
 

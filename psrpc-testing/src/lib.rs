@@ -1,11 +1,11 @@
-//! For tests of what is built on PSRPC: a bus that drops, delays, duplicates, reorders and refuses
-//! frames on demand ([`FaultyBus`]), the two ends of a stream ([`stream_pair`]), and a runtime that
-//! a test stops ([`StoppableRuntime`]).
+//! Test tools for PSRPC services: a bus that drops, delays, duplicates, reorders and refuses frames
+//! on demand ([`FaultyBus`]), the two ends of a stream ([`stream_pair`]), and a runtime that a test
+//! can stop ([`StoppableRuntime`]).
 //!
-//! A [`FaultyBus`] wraps any bus. Hand clones of it to the clients and servers under test, and
-//! [inject](FaultyBus::inject) faults by [`Rule`]s before or while calls run. It draws by a seed
-//! and waits by the runtime that it is given, so a test in virtual time (such as tokio's paused
-//! time) goes the same way each time, and takes no time.
+//! A [`FaultyBus`] wraps any bus. Pass clones of it to the clients and servers under test, and
+//! [inject](FaultyBus::inject) faults with [`Rule`]s before or while calls run. Its random numbers
+//! come from a seed, and it waits on the given runtime. So a test in virtual time, such as tokio's
+//! paused time, runs the same way each time and without real delays.
 //!
 //! ```
 //! use std::time::Duration;
@@ -39,7 +39,7 @@
 //!     assert_eq!(fit("bowler").await?, "BOWLER");
 //!     bus.remove(late);
 //!
-//!     // ... and a lost request fails the call: was the fault there at all?
+//!     // ... and a lost request fails the call. Check that the faults were injected.
 //!     bus.inject(Rule::drop().channel("Hats|Fit|REQ").first(1));
 //!     assert_eq!(fit("fez").await.unwrap_err().reason(), Some(Reason::NoResponse));
 //!     assert_eq!((bus.injected().delayed, bus.injected().dropped), (1, 1));

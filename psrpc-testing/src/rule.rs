@@ -75,7 +75,8 @@ impl Rule {
         Self::new(InjectedFault::Reorder(Hold { window, within }))
     }
 
-    /// Fails publishing with `error`, or [at delivery](Self::at_delivery) the subscription.
+    /// Fails the publish with `error`, or the subscription if applied
+    /// [at delivery](Self::at_delivery).
     pub fn fail(error: BusError) -> Self {
         Self::new(InjectedFault::Fail(error))
     }

@@ -123,7 +123,7 @@ impl Runtime for StoppableRuntime {
     }
 }
 
-/// The task on the wrapped runtime that polls one task.
+/// A task on the wrapped runtime, which polls one task of the stoppable runtime.
 struct StoppableTask {
     inner: Arc<Inner>,
     key: usize,

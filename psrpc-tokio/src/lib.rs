@@ -34,7 +34,7 @@ pub fn default_runtime() -> Result<TokioRuntime, Error> {
 ///
 /// Clients and servers end with their tokio runtime. For example, a client in a `static` outlives
 /// the runtime of the `#[tokio::test]` that created it, and all its calls then fail with
-/// [`Reason::RuntimeEnded`]. Create such a client on a runtime that lives as long.
+/// [`Reason::RuntimeEnded`]. Create such a client on a runtime that lives as long as the client.
 ///
 /// The monotonic clock is tokio's, so it follows paused time. All runtimes in a process use the
 /// same origin, so a deadline has the same meaning on each of them.

@@ -44,8 +44,8 @@ async fn the_linear_schedule_matches_the_recordings() {
             "unavailable, then success" => &[Unavailable, Unavailable],
             "unavailable, then not_found" => &[Unavailable, NotFound],
             "not_found is not retried" => &[NotFound],
-            // All errors here are errors of PSRPC, so `retry_if` selects one in place of the
-            // foreign error.
+            // Go was given an error of another type. Every error here is of PSRPC, so the policy
+            // below retries only `unknown`, which stands in for it.
             "an error that is no psrpc error is retried" => &[Unknown, Unknown],
             "max attempts 0 never gives up; the 13th attempt was let through" => &[const { Unavailable }; 12],
             _ => &[const { Unavailable }; 9],
@@ -131,7 +131,8 @@ async fn the_timeouts_of_attempts_match_those_of_go_on_the_wire() {
     assert_eq!(replayed, 6);
 }
 
-/// Matches Go without a timeout of the caller (retry-unary-no-servers), which was not recorded.
+/// The conversation `retry-unary-no-servers`, but without a timeout of the caller. It was not
+/// recorded from Go.
 #[tokio::test(start_paused = true)]
 async fn without_a_timeout_of_the_caller_the_timeout_of_the_policy_grows() {
     let (log, client) = (Log::default(), client(&LocalBus::new(), ClientOptions::new()).await);

@@ -25,7 +25,7 @@ impl CallInfo {
         self.0.topic()
     }
 
-    /// Returns `true` if every server answers.
+    /// Returns `true` for a multi call, to which every server responds.
     pub fn is_multi(&self) -> bool {
         self.0.properties().multi()
     }

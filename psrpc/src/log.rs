@@ -63,7 +63,8 @@ impl Note {
         }
     }
 
-    /// Checks the maximum level only, which runs no user code.
+    /// Returns the note if its level is enabled. Checks only the maximum level, since that runs no
+    /// user code.
     fn if_enabled(self) -> Option<Self> {
         let level = match self {
             Self::Dropped(_) => Level::DEBUG,

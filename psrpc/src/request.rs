@@ -52,7 +52,7 @@ impl<T> Request<T> {
         &self.context.metadata
     }
 
-    /// Returns the metadata for changes by interceptors.
+    /// Returns a mutable reference to the metadata, for interceptors.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.context.metadata
     }
@@ -93,7 +93,7 @@ impl<T> Request<T> {
     }
 
     /// Returns when the caller gives up, on the runtime's monotonic clock. The handler's future is
-    /// dropped at that time. Work that must continue belongs into a task of its own.
+    /// dropped at that time. Spawn a task for work that must continue.
     pub fn deadline(&self) -> Time {
         self.context.deadline
     }

@@ -64,7 +64,7 @@ pub struct Responses<Res>(Option<ResponseStream<Res>>);
 type ResponseStream<Res> = Pin<Box<dyn Stream<Item = Result<Response<Res>, Error>> + Send>>;
 
 impl<Res> Responses<Res> {
-    /// Returns the given responses, for interceptors and fakes.
+    /// Wraps a stream of responses, for interceptors and fakes.
     pub fn new(responses: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
         Self(Some(Box::pin(responses)))
     }

@@ -20,7 +20,7 @@ pub type Task = BoxFuture<()>;
 /// of tasks.
 ///
 /// Times on the monotonic clocks of two runtimes are comparable only if both clocks have the same
-/// origin. All runtimes of one adapter crate within a process do.
+/// origin. All runtimes of one adapter crate within a process have the same origin.
 pub trait Runtime: Send + Sync + 'static {
     /// Reads both clocks. The monotonic clock must not go back, and must be the one that
     /// [`sleep_until`](Self::sleep_until) uses.

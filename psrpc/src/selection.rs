@@ -48,15 +48,15 @@ impl Selection {
         Self { options: Options::none(), choose: None }
     }
 
-    /// Sets the lowest affinity that counts. With 0 or less, all bids count, but a bid of 0 or less
-    /// is never selected.
+    /// Sets the lowest affinity that counts. With 0 or less, all bids count. A bid of 0 or less is
+    /// selected only by `accept_first_available` or by a selection function.
     #[must_use]
     pub fn minimum_affinity(mut self, affinity: f32) -> Self {
         self.options.minimum_affinity = Some(affinity);
         self
     }
 
-    /// Sets the affinity from which on a bid wins at once. With 0 or less, none does.
+    /// Sets the affinity at or above which a bid wins at once. With 0 or less, no bid wins at once.
     #[must_use]
     pub fn maximum_affinity(mut self, affinity: f32) -> Self {
         self.options.maximum_affinity = Some(affinity);
@@ -90,9 +90,9 @@ impl Selection {
     /// bid were acceptable. If it returns an error, the call fails with that error. The function is
     /// not called if a bid wins at once, by `maximum_affinity` or `accept_first_available`.
     ///
-    /// The function is also called if the deadline passes during the selection. Its error then
-    /// becomes the call's. A server that it selects is not granted, and the call fails with
-    /// `deadline_exceeded`.
+    /// The function is also called if the deadline passes during the selection. If it then returns
+    /// an error, the call fails with that error. If it selects a bid, the bid is not granted, and
+    /// the call fails with `deadline_exceeded`.
     ///
     /// The function runs on the client's background task, and must not block.
     #[must_use]

@@ -98,8 +98,8 @@ impl Drop for Held {
     }
 }
 
-/// Panics in debug builds if this thread holds a [`Lock`]. `operation` is what is not
-/// allowed then.
+/// Asserts that this thread holds no [`Lock`]. Called before an operation that is not allowed under
+/// a lock; `operation` names it in the panic message.
 ///
 /// # Panics
 ///
@@ -108,7 +108,7 @@ impl Drop for Held {
 pub fn assert_unlocked(operation: &str) {
     #[cfg(debug_assertions)]
     if !std::thread::panicking() {
-        // A thread that is exiting has no thread-locals any more, and holds no lock.
+        // Accessible even while the thread exits, since the cell has no destructor.
         let held = HELD.with(Cell::get);
         assert!(held == 0, "{operation} while a lock of a driver or a bus is held");
     }

@@ -25,7 +25,7 @@ pub enum BusEvent {
         /// The cause.
         cause: BusError,
     },
-    /// The server refused a subscription. Reported once until the subscription is live.
+    /// The server refused a subscription. Not reported again until the subscription has been live.
     SubscriptionRefused {
         /// The channel.
         channel: String,

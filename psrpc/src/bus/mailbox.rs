@@ -13,7 +13,8 @@ use super::wake_list::WakeList;
 use crate::sync::{Lock, LockGuard};
 use crate::waiting;
 
-/// The maximum number of queued bus events. Later events are dropped.
+/// The maximum number of queued bus events. Later events are dropped, but changes of the status may
+/// fill twice this number.
 const EVENTS: usize = 64;
 
 /// The queue of deliveries for a driver or an [`Inbox`](crate::bus::Inbox), in order of arrival.

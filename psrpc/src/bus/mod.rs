@@ -43,8 +43,8 @@ pub use crate::sync::{Lock, LockGuard, assert_unlocked};
 ///
 /// A bus tells channels apart by one of the names of a [`Channel`]. It passes frames on as they are
 /// (within a process), or encodes them ([`Frame::encode`](crate::proto::Frame::encode)) and decodes
-/// them ([`Frame::decode`](crate::proto::Frame::decode)). It delivers a frame that does not decode
-/// as a [`Frame::Raw`](crate::proto::Frame::Raw), and the subscriber counts it with the reason.
+/// them ([`Frame::decode`](crate::proto::Frame::decode)). If a frame does not decode, the bus
+/// delivers a [`Frame::Raw`](crate::proto::Frame::Raw), and the subscriber counts it by the reason.
 ///
 /// # Order
 ///
@@ -64,10 +64,10 @@ pub trait Bus: Send + Sync + 'static {
     /// the order. If the result is not known yet, the bus returns [`Accepted::Later`] and reports
     /// it through the [`Receipt`]. Encode the frame only after returning.
     ///
-    /// Report a failure if the frame was certainly not published. A frame that was published but
-    /// may be lost on the way counts as [done](Accepted::Done). Do not hold a frame indefinitely
-    /// while the connection is down; fail it instead. A frame that the bus accepts without taking
-    /// it is dropped.
+    /// Report a failure if the frame was not published, or if the connection was lost before the
+    /// server confirmed it. A frame that was published but may be lost on the way counts as
+    /// [done](Accepted::Done). Do not hold a frame indefinitely while the connection is down; fail
+    /// it instead. A frame that the bus accepts without taking it is dropped.
     ///
     /// # Errors
     ///

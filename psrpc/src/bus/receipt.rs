@@ -51,7 +51,7 @@ impl Receipt {
         self.report(Ok(receivers));
     }
 
-    /// Reports that the frame was not published.
+    /// Reports that the frame was not published, or that it was not confirmed.
     pub fn failed(mut self, error: BusError) {
         self.report(Err(error));
     }

@@ -2,7 +2,8 @@
 
 use slab::Slab;
 
-/// The members of a queue, which take turns. Each operation takes constant time.
+/// The members of a queue, which take turns. Adding and removing a member and taking a turn take
+/// constant time.
 #[derive(Debug)]
 pub struct RoundRobin<T> {
     members: Slab<Member<T>>,

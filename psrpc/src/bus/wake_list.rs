@@ -98,7 +98,7 @@ impl Rest {
     fn wake(self, first: Option<Waker>) {
         // Bound to a variable, so that it is dropped last, even if a waker panics.
         let Self { wakers, discarded: _discarded } = self;
-        assert_unlocked("a task is woken, or a value dropped that may run foreign code,");
+        assert_unlocked("a task is woken or a discarded value is dropped");
         let mut panic = None;
         for waker in first.into_iter().chain(wakers) {
             let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));

@@ -106,7 +106,7 @@ impl Client {
         self.driver().with_state(|state| state.engine.counters().clone())
     }
 
-    /// Returns `Ok` if the client can make calls now, and an error that says why not otherwise.
+    /// Returns `Ok` if the client can make calls now, and otherwise an error that says why not.
     /// Intended for health checks. A client whose bus reconnects recovers by itself.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ impl<S, R> OpenStream<S, R> {
     }
 
     call_options!(
-        "Sets how long the opening may take from when it is first polled. Default: the client's timeout."
+        "Sets how long the opening may take, counted from the first poll. Default: the client's timeout."
     );
     selection_option!();
 

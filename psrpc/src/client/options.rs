@@ -43,7 +43,7 @@ impl ClientOptions {
     }
 
     common_options! {
-        /// Sets the client's id on the wire. Default, also for an empty id: a random one.
+        /// Sets the client's id on the wire. Default: a random id, also if `id` is empty.
         ///
         /// No two clients of a service may share an id, since each would receive the other's bids
         /// and responses.

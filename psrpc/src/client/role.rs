@@ -147,7 +147,7 @@ impl Role for ClientRole {
                     tasks.push(ClientTask::Choose(call, bids, choose));
                 }
             }
-            // The engine counts these.
+            // The remaining events are only logged.
             event => tasks.extend(Note::of_client(event).map(Box::new).map(ClientTask::Log)),
         }
     }

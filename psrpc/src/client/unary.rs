@@ -110,7 +110,7 @@ impl<Req, Res> Call<Req, Res> {
     }
 
     call_options!(
-        "Sets how long the call may take from when it is first polled. Default: the client's timeout."
+        "Sets how long the call may take, counted from the first poll. Default: the client's timeout."
     );
     selection_option!();
 

@@ -195,7 +195,7 @@ impl<R: Role> Driver<R> {
         command: impl FnOnce(&mut DriverState<R>, Now) -> T,
         conclude: impl FnOnce(&mut DriverState<R>, T, &mut WakeList) -> U,
     ) -> U {
-        // The order of declaration matters: the lock is released first, also if the bus panics.
+        // The order of declaration matters: the lock is released first, even if the bus panics.
         let performed = PerformOnDrop { driver: self, deferred };
         let mut wakes = WakeList::new();
         let mut state = state;
@@ -337,7 +337,7 @@ impl<R: Role> Driver<R> {
                         wakes.discard(ended);
                     }
                 }
-                // Dropped after the lock is released, since the bus may do anything then.
+                // Dropped after the lock is released, since that runs code of the bus.
                 Output::Unsubscribe { subscription } => {
                     if let Some(ended) = state.subscriptions[subscription.index()].take() {
                         wakes.discard(ended);

@@ -232,7 +232,7 @@ impl Error {
         self.0.inner.as_deref()
     }
 
-    /// Returns what is known of the call until it failed.
+    /// Returns what the client knew about the call when it failed.
     pub fn evidence(&self) -> &Evidence {
         &self.0.evidence
     }

@@ -24,7 +24,7 @@ use crate::selection::Selection;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct CallOptions {
-    /// How long the call may take from when it is sent; `None` for the client's default.
+    /// How long the call may take after it is sent; `None` for the client's default.
     pub timeout: Option<Duration>,
     /// The time at which the caller gives up, on the monotonic clock of the client's runtime. The
     /// earlier of this and the timeout applies.
@@ -45,7 +45,7 @@ impl CallOptions {
         Self::default()
     }
 
-    /// Sets how long the call may take from when it is sent. Default: the client's timeout.
+    /// Sets how long the call may take after it is sent. Default: the client's timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         (self.timeout, self.retry_set_timeout) = (Some(timeout), false);

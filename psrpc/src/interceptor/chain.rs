@@ -24,7 +24,7 @@ pub(crate) struct ClientInterceptors {
 }
 
 impl ClientInterceptors {
-    /// Returns `true` if unary calls pass no interceptor or hook.
+    /// Returns `true` if there are no interceptors and hooks of unary calls.
     pub(crate) fn is_empty_for_calls(&self) -> bool {
         self.calls.is_empty() && self.hooks.is_empty()
     }

@@ -48,7 +48,9 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     }
 
     /// Adds a handler of a unary method, and a function that returns the affinity of this server
-    /// for a request: higher is better, 0 means not available, and below 0 the server does not bid.
+    /// for a request. A higher affinity is better. Below 0 the server does not bid. A bid of 0 is
+    /// selected only by a call that takes the first bid, as calls of queue-routed methods do by
+    /// default, or by a selection function.
     ///
     /// The affinity function runs on the server's background task, and must not block. A panic in
     /// it counts as no bid. It is not called for a method that requires no claim.

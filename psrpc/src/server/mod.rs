@@ -187,7 +187,8 @@ impl Server {
         Publish::new(self.driver(), route, method.response, update.encode_to_vec())
     }
 
-    /// Returns the number of requests in flight: those that the server has bid for or runs.
+    /// Returns the number of requests in flight: those that the server decides on, has bid for, or
+    /// runs.
     pub fn in_flight(&self) -> usize {
         self.driver().with_state(|state| state.engine.in_flight())
     }
@@ -202,7 +203,7 @@ impl Server {
         self.driver().with_state(|state| state.engine.counters().clone())
     }
 
-    /// Returns `Ok` if the server can serve requests now, and an error that says why not otherwise.
+    /// Returns `Ok` if the server can serve requests now, and otherwise an error that says why not.
     /// Intended for health checks. A server whose bus reconnects recovers by itself.
     ///
     /// # Errors

@@ -39,8 +39,9 @@ impl ServerOptions {
         self
     }
 
-    /// Sets the longest time between the sending and the expiry of a request that the server
-    /// accepts. Default: 1 h.
+    /// Sets the longest lifetime of a request, counted from when it was sent. A later expiry is
+    /// moved to this limit. A request whose send time is further in the future than this is
+    /// dropped. Default: 1 h.
     #[must_use]
     pub fn horizon(mut self, horizon: Duration) -> Self {
         self.horizon = Some(horizon);
@@ -67,7 +68,7 @@ impl ServerOptions {
     }
 
     common_options! {
-        /// Sets the server's id on the wire. Default, also for an empty id: a random one.
+        /// Sets the server's id on the wire. Default: a random id, also if `id` is empty.
         ///
         /// No two servers of a service may share an id, since a call granted to one would run on
         /// both.

@@ -47,8 +47,8 @@ impl<'a> Publish<'a> {
         Self { driver, route, update, timeout: None }
     }
 
-    /// Sets how long publishing may take from when the future is first polled. Default: the
-    /// server's timeout, 3 s.
+    /// Sets how long publishing may take, counted from the first poll. Default: the server's
+    /// timeout, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -164,7 +164,7 @@ impl Role for ServerRole {
             }
             // With a monitor, an outage is logged once, and not once for each subscription.
             ServerEvent::Gap { lost: None, .. } if self.is_monitored => {}
-            // The engine counts these.
+            // The remaining events are only logged.
             event => tasks.extend(Note::of_server(event).map(Box::new).map(ServerTask::Log)),
         }
     }

@@ -32,10 +32,10 @@ pub(crate) struct Codec {
     check_received: fn(&AnyMessage) -> Result<(), Error>,
 }
 
-/// What the interceptors of a stream have been notified of.
+/// The notifications that the interceptors of a stream have received.
 ///
-/// The stream may end while the interceptors are still being notified of its opening, on another
-/// thread or by their own doing. They are notified of the end afterwards.
+/// The stream may end while the interceptors are still being notified of its opening, for example
+/// because one of them ends it. They are then notified of the end after the opening.
 enum Lifecycle {
     /// Not all interceptors have been notified of the opening.
     Opening,
@@ -86,8 +86,8 @@ impl Codec {
         self.intercepted.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Notifies the interceptors once that the stream is open, and of its end if that came
-    /// meanwhile. A concurrent second call blocks until the first has finished.
+    /// Notifies the interceptors that the stream is open, and of its end if it ended in the
+    /// meantime. Later calls do nothing; a concurrent call blocks until the first has finished.
     pub(crate) fn opened(&self) {
         if !self.intercepted().is_empty() {
             self.opened.call_once(|| {
@@ -114,7 +114,8 @@ impl Codec {
         }
     }
 
-    /// Notifies the interceptors once that the stream has ended or could not be opened.
+    /// Notifies the interceptors that the stream has ended or could not be opened. Later calls do
+    /// nothing.
     pub(crate) fn closed(&self, cause: &Error) {
         let lifecycle = mem::replace(&mut *self.lock_lifecycle(), Lifecycle::Closed);
         if !matches!(lifecycle, Lifecycle::Closed) {

@@ -181,8 +181,8 @@ impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> 
         next(&*self.end).await
     }
 
-    /// Splits the stream into two halves, for use in two tasks. The stream is dropped with the
-    /// second half.
+    /// Splits the stream into two halves, for use in two tasks. The stream is dropped once both
+    /// halves are.
     pub fn split(self) -> (SendHalf<S>, RecvHalf<R>) {
         let end = Arc::clone(&self.end);
         (

@@ -54,8 +54,8 @@ impl<'a> PendingSend<'a> {
         Self { end, message, options: SendOptions::default() }
     }
 
-    /// Sets how long the send may take from when the future is first polled. Default: the timeout
-    /// of the client or server, 3 s.
+    /// Sets how long the send may take, counted from the first poll. Default: the timeout of the
+    /// client or server, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self

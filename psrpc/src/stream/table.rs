@@ -288,7 +288,7 @@ impl StreamTable {
         (if in_use { StreamUse::InUse } else { StreamUse::Unused }, discarded)
     }
 
-    /// Removes the slot of an unused stream, unless the stream has not ended yet.
+    /// Removes the slot of an unused stream if the stream has ended.
     fn remove_ended(&mut self, key: usize) -> Option<Slot> {
         self.slots[key].cause.as_ref()?;
         let slot = self.slots.remove(key);

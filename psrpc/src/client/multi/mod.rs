@@ -82,7 +82,7 @@ impl<Req, Res> MultiCall<Req, Res> {
     }
 
     call_options!(
-        "Sets how long responses are collected from when the call is first polled. Default: the client's timeout."
+        "Sets how long to collect responses, counted from the first poll. Default: the client's timeout."
     );
 
     /// Sets how many responses are enough, including errors of servers. Default: all responses that
