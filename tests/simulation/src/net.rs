@@ -287,7 +287,7 @@ impl<S: Copy + PartialEq> Net<S> {
 
     // --- frames ----------------------------------------------------------------------------------
 
-    /// Draws whether the bus is full. Returns how long, if it is.
+    /// Draws whether the bus becomes full. Returns for how long, if it does.
     pub(crate) fn draw_full_bus<E>(&mut self, scene: &mut Scene<E>) -> Option<Duration> {
         self.rng.reseed_at(scene.now());
         scene.faults.happens(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))

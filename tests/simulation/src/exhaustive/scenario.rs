@@ -1,4 +1,4 @@
-//! Scenarios: one client, two servers, and the one call whose every schedule is checked.
+//! Scenarios: one client, two servers and one call. The search runs every schedule of a scenario.
 
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ impl Kind {
     }
 }
 
-/// How a defective bus alters a frame to a node: the client, 0, or a server, 1 or 2. Returns the
-/// frames that the node receives instead.
+/// A function by which a defective bus alters a frame to a node (0: the client, 1 and 2: the
+/// servers). It returns the frames that the node receives instead.
 pub type Spoil = fn(usize, &Frame) -> Vec<Frame>;
 
 /// One client, two servers and one call.
@@ -84,7 +84,7 @@ pub struct Scenario {
     pub cancels: bool,
     /// The maximum number of faults: lost frames, duplicated frames and crashed servers.
     pub faults: u8,
-    /// How the bus alters frames, for tests that the oracle notices it.
+    /// How the bus alters frames. Tests set this to check that the oracle notices.
     pub spoil: Option<Spoil>,
 }
 

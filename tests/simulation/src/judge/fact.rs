@@ -23,18 +23,18 @@ pub enum Fact<'a> {
     Published {
         /// The node.
         node: NodeId,
-        /// What.
+        /// The frame.
         frame: &'a Frame,
         /// The reading of the node's monotonic clock.
         now: Time,
         /// The reading of that clock when a full bus or a pause last blocked the node.
         last_blocked: Option<Time>,
     },
-    /// The bus reported to a node that it did not take a frame.
+    /// The bus reported to a node that it rejected a frame.
     PublishFailed {
         /// The node.
         node: NodeId,
-        /// What.
+        /// The frame.
         frame: &'a Frame,
     },
     /// A frame arrived undamaged at a server, at this time by its monotonic clock.
@@ -69,7 +69,7 @@ pub enum Fact<'a> {
     },
     /// The user has dropped an operation and no longer waits for its end.
     Abandoned {
-        /// What.
+        /// The number of the operation.
         number: usize,
     },
     /// A client was closed by its user.
@@ -99,7 +99,7 @@ pub enum Fact<'a> {
         call: Option<usize>,
         /// The server.
         server_id: &'a Text,
-        /// What.
+        /// The response.
         result: &'a Result<Bytes, ErrorResponse>,
     },
     /// The opening of a stream, a multi call, a send or an update has ended.
@@ -115,7 +115,7 @@ pub enum Fact<'a> {
         at: NodeId,
         /// The stream.
         stream: usize,
-        /// What.
+        /// The payload.
         payload: &'a Bytes,
     },
     /// The consumer accepted a message of a stream.
@@ -138,7 +138,7 @@ pub enum Fact<'a> {
     UpdateReceived {
         /// The node.
         at: NodeId,
-        /// What.
+        /// The payload.
         payload: &'a Bytes,
     },
     /// Faults have stopped, and their effects are over.
@@ -188,7 +188,7 @@ pub struct Server<'a> {
 pub struct Operation {
     /// The node of the user.
     pub node: NodeId,
-    /// What.
+    /// The kind.
     pub kind: OperationKind,
     /// The deadline.
     pub deadline: Time,
