@@ -90,7 +90,7 @@ faults! {
 
     // Faults of calls, clients and servers.
 
-    /// A caller cancels a call.
+    /// A caller cancels a call, or a send on a stream.
     Cancel = "cancel";
     /// A caller cancels a call at the moment when a bid arrives.
     HastyCancel = "hasty_cancel";

@@ -103,7 +103,7 @@ struct Cut {
 /// A frame in transit.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameInTransit {
-    /// The published frame. The arriving frame is equal, unless it is raw.
+    /// The frame before encoding: the published frame, or one that a fault changed or forged.
     pub(crate) frame: Frame,
     /// The number of the published frame, or of the one that it was forged after.
     pub(crate) number: u64,

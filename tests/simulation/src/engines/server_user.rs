@@ -67,7 +67,7 @@ enum Phase {
     Closed,
 }
 
-/// The probability of each behavior of the user, in permille.
+/// The probability of each behaviour of the user, in permille.
 struct Habits {
     rejects: u64,
     skips_claim: u64,

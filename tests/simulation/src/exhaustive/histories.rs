@@ -1,6 +1,6 @@
 //! Histories: the step that each node takes after each sequence of inputs.
 //!
-//! An engine is deterministic (invariant I17), so its behavior follows from its history alone. It
+//! An engine is deterministic (invariant I17), so its behaviour follows from its history alone. It
 //! runs once for each history, and all schedules with that history share the result.
 
 use std::collections::BTreeMap;

@@ -105,8 +105,8 @@ impl Scenario {
     }
 
     /// Returns the scenarios of the command, with at most two faults each: one for each kind of
-    /// call, and another for each kind that can be canceled. A stream with messages both ways has
-    /// at most one fault, since two take [minutes](Self::large).
+    /// call, and a canceled one for each kind of unary call and for `Upload`. A stream with
+    /// messages both ways has at most one fault, since two take [minutes](Self::large).
     pub fn all() -> Vec<Self> {
         let calls = [Kind::Queue, Kind::SkipClaim, Kind::Affinity, Kind::SingleServer];
         let calls = calls.map(|kind| Self::new(kind, 2)).into_iter();

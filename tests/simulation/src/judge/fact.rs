@@ -19,7 +19,7 @@ pub enum Fact<'a> {
     /// A user has started an operation, which must end.
     Started(Operation),
     /// An engine published a frame. Its operation number is in the frame: in the payload of a
-    /// request (`call 17`), or in the metadata of an opening (`call`: `17`).
+    /// request (`call 17`), or in the metadata of an opening (`call`: `call 17`).
     Published {
         /// The node.
         node: NodeId,
@@ -37,9 +37,11 @@ pub enum Fact<'a> {
         /// The frame.
         frame: &'a Frame,
     },
-    /// A frame arrived undamaged at a server, at this time by its monotonic clock.
+    /// A frame arrived at a server, at this time by its monotonic clock. Damaged frames and
+    /// noise are raw.
     ServerReceived(Server<'a>, &'a Frame, Time),
-    /// A frame arrived undamaged at a client, at this time by its monotonic clock.
+    /// A frame arrived at a client, at this time by its monotonic clock. Damaged frames and
+    /// noise are raw.
     ClientReceived(NodeId, &'a Frame, Time),
     /// A server skips the claim of a request.
     SkippedClaim {

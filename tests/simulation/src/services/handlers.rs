@@ -16,7 +16,7 @@ use crate::rng::Rng;
 /// The metadata key for the number of a stream.
 pub(super) const STREAM: &str = "stream";
 
-/// The metadata key for the seed of the behavior of the stream's handler.
+/// The metadata key for the seed of the behaviour of the stream's handler.
 pub(super) const HABIT: &str = "habit";
 
 /// The handlers of one incarnation of a server.
