@@ -34,7 +34,7 @@ macro_rules! defects {
             /// Every defect.
             pub const ALL: &'static [Defect] = &[$(Defect::$defect),*];
 
-            /// Describes the bug in a sentence.
+            /// Returns a sentence that describes the bug.
             pub fn what(self) -> &'static str {
                 match self {
                     $(Defect::$defect => $what.trim_ascii(),)*

@@ -22,7 +22,7 @@ pub(crate) struct Clock {
 /// zero.
 pub(crate) const EPOCH: WallTime = WallTime::from_unix_nanos(1_795_345_422_000_000_000);
 
-/// The most that all jumps of a wall clock add up to, in nanoseconds.
+/// The limit for the sum of all jumps of a wall clock, in nanoseconds and in either direction.
 const MAX_JUMP: i64 = 3_000_000_000;
 
 const MILLION: i128 = 1_000_000;

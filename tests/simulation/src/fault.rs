@@ -38,7 +38,7 @@ faults! {
     Delay = "delay";
     /// Later frames overtake the frame.
     Reorder = "reorder";
-    /// The frame arrives after every call of its time is over.
+    /// The frame arrives after every call that was pending at its publish has ended.
     Late = "late";
     /// The frame arrives damaged.
     Damage = "damage";
@@ -78,7 +78,7 @@ faults! {
     PublishError = "publish_error";
     /// The bus delivers the frame and reports an error.
     FalsePublishError = "false_publish_error";
-    /// The bus has no room for this frame and later ones until some time later.
+    /// For a while, the bus has no room for this frame and later ones.
     FullBus = "full_bus";
 
     // Faults of a subscription.
@@ -90,7 +90,7 @@ faults! {
 
     // Faults of calls, clients and servers.
 
-    /// A caller cancels a call.
+    /// A caller cancels a call, or a send on a stream.
     Cancel = "cancel";
     /// A caller cancels a call at the moment when a bid arrives.
     HastyCancel = "hasty_cancel";
@@ -216,7 +216,7 @@ impl Faults {
         self.is_allowed(&occurrence)
     }
 
-    /// Creates a set without faults, until some are [set](Self::set).
+    /// Creates a set without random faults. [`set`](Self::set) adds some.
     pub(crate) fn none() -> Self {
         let (counts, drawn) = (FaultCounts::default(), FaultCounts::default());
         Self { rates: None, counts, drawn, allowed: None }

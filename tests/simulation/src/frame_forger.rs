@@ -1,4 +1,4 @@
-//! Forged frames: what a faulty or hostile bus delivers besides the published frames.
+//! Forged frames, which a faulty or hostile bus delivers besides the published ones.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{

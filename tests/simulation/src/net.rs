@@ -103,7 +103,7 @@ struct Cut {
 /// A frame in transit.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameInTransit {
-    /// The published frame. The arriving frame is equal, unless it is raw.
+    /// The frame before encoding: the published frame, or one that a fault changed or forged.
     pub(crate) frame: Frame,
     /// The number of the published frame, or of the one that it was forged after.
     pub(crate) number: u64,
@@ -287,7 +287,7 @@ impl<S: Copy + PartialEq> Net<S> {
 
     // --- frames ----------------------------------------------------------------------------------
 
-    /// Draws whether the bus is full. Returns how long, if it is.
+    /// Draws whether the bus becomes full. Returns for how long, if it does.
     pub(crate) fn draw_full_bus<E>(&mut self, scene: &mut Scene<E>) -> Option<Duration> {
         self.rng.reseed_at(scene.now());
         scene.faults.happens(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))

@@ -53,7 +53,7 @@ impl Report {
     }
 }
 
-/// Checks that two runs of a seed went the same way.
+/// Checks that two runs of a seed have the same trace.
 ///
 /// # Errors
 ///

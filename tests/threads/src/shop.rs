@@ -52,13 +52,13 @@ pub fn client_on(bus: impl Bus, runtime: impl Runtime) -> Client {
         .expect("the bus accepts the subscriptions")
 }
 
-/// Creates a server of all methods. Also returns the number of handlers that have run.
+/// Creates a server of all methods. Also returns the number of calls whose handlers have started.
 pub fn shop(bus: impl Bus, threads: &Threads) -> (Server, Arc<AtomicUsize>) {
     shop_on(bus, threads.clone())
 }
 
-/// Creates a server of all methods on the given runtime. Also returns the number of handlers that
-/// have run.
+/// Creates a server of all methods on the given runtime. Also returns the number of calls whose
+/// handlers have started.
 pub fn shop_on(bus: impl Bus, runtime: impl Runtime) -> (Server, Arc<AtomicUsize>) {
     let ran = Arc::new(AtomicUsize::new(0));
     let next = |ran: Arc<Arc<AtomicUsize>>, number: Request<u32>| async move {

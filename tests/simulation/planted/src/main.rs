@@ -2,11 +2,11 @@
 //! there.
 //!
 //! ```text
-//! cargo run -p psrpc-planted                             # plants each, and checks that it is caught
-//! cargo run -p psrpc-planted -- planted --markdown       # prints the table of docs/testing.md
+//! cargo run -p psrpc-planted                        # plants each, and checks that it is caught
+//! cargo run -p psrpc-planted -- planted --markdown  # prints the table of docs/testing.md
 //! cargo run -p psrpc-planted -- replay 8 --planted unselected_responses --shrink
-//! cargo run -p psrpc-planted -- --check                  # checks that all changes apply
-//! cargo run -p psrpc-planted -- --test                   # runs the simulator's tests of defects
+//! cargo run -p psrpc-planted -- --check             # checks that all changes apply
+//! cargo run -p psrpc-planted -- --test              # runs the simulator's tests of defects
 //! ```
 //!
 //! The copy contains every defect at once, each behind a condition `planted!(Name)`. The condition
@@ -80,7 +80,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 
 fn root() -> Result<PathBuf, String> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.."));
-    root.canonicalize().map_err(|error| format!("{}: {error}", root.display()))
+    root.canonicalize().map_err(|error| format!("cannot resolve {}: {error}", root.display()))
 }
 
 /// Builds the simulator in the copy and runs it, or its tests.

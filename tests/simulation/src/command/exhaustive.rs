@@ -21,7 +21,7 @@ pub(crate) struct Exhaustive {
 }
 
 impl Exhaustive {
-    #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
+    #[expect(clippy::disallowed_methods, reason = "the elapsed time is only shown")]
     pub(crate) fn run(&self) -> bool {
         let started = Instant::now();
         let (mut schedules, mut failed) = (0, 0);
@@ -43,9 +43,9 @@ fn show(outcome: &Outcome) {
     let Outcome { scenario, schedules, longest, states, steps, runs, .. } = outcome;
     let by_faults = |(faults, count)| format!("{count} with {faults}");
     let by_faults: Vec<_> = schedules.iter().enumerate().map(by_faults).collect();
-    println!("{scenario}: {} schedules, by faults {}", outcome.total(), by_faults.join(", "));
+    println!("{scenario}: {} schedules; by number of faults: {}", outcome.total(), by_faults.join(", "));
     println!(
-        "    of at most {longest} steps; {states} states, {steps} steps between them, {runs} histories of nodes"
+        "    at most {longest} steps each; {states} states, {steps} steps between them, {runs} node histories"
     );
     if let Some(Failure { violation, steps }) = &outcome.failure {
         println!("FAILED: {} schedules; the shortest violates {violation}", outcome.failed);

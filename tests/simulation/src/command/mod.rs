@@ -17,7 +17,7 @@ pub(crate) use replay::Replay;
 pub(crate) use run::Run;
 pub(crate) use speed::Speed;
 
-/// The most runs that shrinking a failing seed takes.
+/// The maximum number of runs for shrinking a failing seed.
 const SHRINK_RUNS: usize = 2000;
 
 fn hex(hash: u64) -> String {

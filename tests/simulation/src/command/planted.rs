@@ -9,7 +9,7 @@ use super::silence_panics;
 /// Plant one bug after the other in the engine or the driver, and check that each is caught.
 #[derive(clap::Args)]
 pub(crate) struct Planted {
-    /// The most seeds to run for each bug.
+    /// The maximum number of seeds to run for each bug.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
     /// The names of the bugs to plant; all if empty.

@@ -116,7 +116,7 @@ struct Progress {
     updated: Instant,
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it takes is for people")]
+#[expect(clippy::disallowed_methods, reason = "the elapsed time is only shown")]
 impl Progress {
     fn new(seeds: u64) -> Self {
         let now = Instant::now();

@@ -17,7 +17,7 @@ pub(crate) struct Speed {
 }
 
 impl Speed {
-    #[expect(clippy::disallowed_methods, reason = "how long it took is the question")]
+    #[expect(clippy::disallowed_methods, reason = "the command measures elapsed time")]
     pub(crate) fn run(&self) -> bool {
         let started = Instant::now();
         let mut summary = Summary::new();

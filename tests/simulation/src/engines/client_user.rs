@@ -94,7 +94,7 @@ impl ClientUser {
 
     // --- making calls ----------------------------------------------------------------------------
 
-    /// Does one random thing that users do.
+    /// Performs one random act of a user.
     fn act_randomly(&mut self, engine: &mut Client, moment: Moment, world: &mut EngineWorld) -> Checked {
         if self.phase == Phase::Closed {
             return Ok(());
@@ -285,8 +285,8 @@ impl ClientUser {
         Ok(())
     }
 
-    /// Returns the handle of a call. Fails if a fresh call was refused, and returns `None` if
-    /// another call was, because of a limit or a closed client.
+    /// Returns the handle of a call, or `None` if a limit or a closed client refused the call.
+    /// Fails if a fresh call was refused.
     fn check_made<T>(
         &self,
         world: &mut EngineWorld,
@@ -591,7 +591,7 @@ impl EngineUser<Client> for ClientUser {
         world.note(Fact::ClientReceived(self.id(), frame, moment.now.time))
     }
 
-    /// Sometimes cancels the call that a bid arrives for.
+    /// Sometimes cancels a call when a bid for it arrives.
     fn act_before_outputs(
         &mut self,
         engine: &mut Client,

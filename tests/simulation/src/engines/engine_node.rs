@@ -73,7 +73,7 @@ impl Moment {
 
 /// The user of an engine.
 pub(crate) trait EngineUser<E: Engine> {
-    /// What the user does on its own initiative.
+    /// An act that the user performs on its own initiative.
     type Act;
 
     /// Reseeds its random choices for a moment.
@@ -91,7 +91,7 @@ pub(crate) trait EngineUser<E: Engine> {
         event: E::Event,
     ) -> Checked;
 
-    /// Returns `true` if an event is a detail for the trace.
+    /// Returns `true` if the trace shows an event as a [`LineKind::Detail`].
     fn is_detail(event: &E::Event) -> bool;
 
     /// Called before the engine handles a frame, with the published frame.
@@ -102,7 +102,8 @@ pub(crate) trait EngineUser<E: Engine> {
         Ok(())
     }
 
-    /// Returns `true` if the engine must report an event for a frame, in any case (I12).
+    /// Returns `true` if the engine must report an event for a frame, even if it drops the frame
+    /// (I12).
     fn expects_event(&self, world: &EngineWorld, frame: &Frame) -> bool;
 
     /// Called when the node pauses until its monotonic clock shows `until`.
@@ -111,10 +112,10 @@ pub(crate) trait EngineUser<E: Engine> {
     /// Returns the sizes of the engine's tables.
     fn table_sizes(&self, engine: &E) -> [TableSize; 5];
 
-    /// Returns `true` if it is open, and not about to close.
+    /// Returns `true` if the engine is open, and not about to close.
     fn is_open(&self) -> bool;
 
-    /// Returns `true` if it has closed for good.
+    /// Returns `true` if the engine has closed.
     fn is_closed(&self) -> bool;
 }
 

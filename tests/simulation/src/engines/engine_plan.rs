@@ -24,9 +24,10 @@ const SETTLE: Duration = Duration::from_secs(12);
 /// The duration of the phase of fresh calls.
 const PROBE: Duration = Duration::from_secs(4);
 
-/// The number of concurrent requests that one client's fresh calls make, and the number of older
-/// requests that may be left at that time.
+/// The number of concurrent requests that one client's fresh calls make.
 const FRESH_REQUESTS: usize = 10;
+
+/// The number of older requests that may be left at the time of the fresh calls.
 const SPARE_REQUESTS: usize = 6;
 
 /// The number of fresh calls around the shutdown of a server.
@@ -48,9 +49,9 @@ pub(crate) struct EnginePlan {
     pub(crate) reset_clocks: Time,
     /// The time of the fresh calls.
     pub(crate) probe: Time,
-    /// The time at which a server shuts down, and the times of calls around it, which must not
-    /// notice.
+    /// The time at which a server shuts down.
     pub(crate) shutdown: Time,
+    /// The times of the fresh calls around the shutdown, which must not affect them.
     pub(crate) calls_during_shutdown: Vec<Time>,
     /// The end of the run.
     pub(crate) end: Time,
@@ -140,7 +141,7 @@ impl EnginePlan {
 
 impl EnginePlan {
     /// Returns a plan in which a client makes `calls` claimed calls, a few at a time, and nothing
-    /// else happens. It serves to measure speed.
+    /// else happens. Used to measure speed.
     pub(crate) fn steady(calls: u64, methods: &Methods) -> Self {
         let config = ClientConfig { opens_streams: true, ..ClientConfig::new(SERVICE) };
         let clients = vec![ClientSlot { config, clock: Clock::ACCURATE }];

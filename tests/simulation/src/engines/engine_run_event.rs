@@ -23,9 +23,9 @@ pub(crate) enum EngineRunEvent {
     Server(usize, ServerAct),
     /// An act of the plan, by its index.
     Act(usize),
-    /// A client starts in a slot, perhaps with the id of a crashed one.
+    /// A client starts in a slot, with the id of the crashed client of this index, if given.
     StartClient(usize, Option<usize>),
-    /// A server starts in a slot, perhaps with the id of a crashed one.
+    /// A server starts in a slot, with the id of the crashed server of this index, if given.
     StartServer(usize, Option<usize>),
     /// The bus connects all nodes again.
     Mend,

@@ -57,8 +57,8 @@ struct Registration {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// The server drains since `since`. It must be closed by `until` or by its latest deadline,
-    /// whichever is later. All times are by its own clock.
+    /// The server has been draining since `since`. It must close by `until` or by the latest
+    /// deadline of its requests, whichever is later. All times are by its own clock.
     Draining {
         since: Time,
         until: Time,
@@ -67,7 +67,7 @@ enum Phase {
     Closed,
 }
 
-/// The probability of each behavior of the user, in permille.
+/// The probability of each behaviour of the user, in permille.
 struct Habits {
     rejects: u64,
     skips_claim: u64,
@@ -75,7 +75,7 @@ struct Habits {
     slow_handlers: u64,
 }
 
-/// A request without a response yet.
+/// A request that has no response yet.
 struct Job {
     request_id: Text,
     sound: bool,
@@ -169,7 +169,8 @@ impl ServerUser {
         if all { world.all_live(self.node()) } else { Ok(()) }
     }
 
-    /// The bus has refused or ended a subscription of a registration: tries again later.
+    /// Schedules another attempt to register, after the bus has refused or ended a subscription of
+    /// a registration.
     fn retry_registration(&mut self, world: &mut EngineWorld, registration: RegistrationHandle) {
         if let Some(Registration { routes, .. }) = self.registrations.remove(&registration) {
             self.schedule(world, 200, ServerAct::Register(routes));
@@ -364,7 +365,8 @@ impl ServerUser {
         let incoming = self.incoming.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
         let expires = incoming.map(|(_, expiry)| *expiry + self.config.skew_allowance);
         match (dropped.reason, self.phase) {
-            // After the request has counted as expired once, it may count so forever.
+            // Once the wall clock has reached the expiry, the request may count as expired even if
+            // the clock is set back.
             (Reason::Expired, _) if expires.is_some_and(|expires| moment.latest_wall < expires) => {
                 Invariant::I16.violated(format!(
                     "{} dropped {} before it expired",
@@ -384,7 +386,8 @@ impl ServerUser {
 
     // --- streams and updates ---------------------------------------------------------------------
 
-    /// A stream is open: its handler sends and receives, and may finish before the stream ends.
+    /// Starts the handler of an accepted stream. The handler sends and receives, and may finish
+    /// before the stream ends.
     fn accepted(
         &mut self,
         moment: Moment,

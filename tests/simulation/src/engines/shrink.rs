@@ -12,7 +12,7 @@ use crate::trace::{Line, LineKind};
 /// The smallest failing variation of a seed that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shrunk {
-    /// The violation of the smallest variation: of the same invariant as before.
+    /// The violation of the smallest variation. The violated invariant is that of the whole seed.
     pub violation: Violation,
     /// The acts that remain, of those planned until the failure.
     pub acts: Size,
@@ -26,7 +26,7 @@ pub struct Shrunk {
     pub runs: usize,
 }
 
-/// How many parts remain of how many.
+/// The number of parts after and before shrinking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// The number of remaining parts.

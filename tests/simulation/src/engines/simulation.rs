@@ -55,8 +55,8 @@ pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<
     VariationOutcome { report: simulation.report(seed, result), parts, faults, ended }
 }
 
-/// Makes `calls` claimed calls without faults, with all checks. All must succeed. It serves to
-/// measure speed.
+/// Makes `calls` claimed calls without faults, with all checks. All must succeed. Used to measure
+/// speed.
 pub fn simulate_steadily(calls: u64) -> Report {
     let mut simulation = Simulation::of(0, None, |_, methods| EnginePlan::steady(calls, methods));
     let result = simulation.run();
@@ -484,7 +484,7 @@ impl Simulation {
 
     /// Drains one server, but not the only one that serves single-server methods.
     fn shut_down_one_server(&mut self) -> Checked {
-        // Only a server with a drain timeout long enough for the bus to confirm.
+        // Only a server whose drain timeout lets the bus confirm the end of the subscriptions.
         let waits = |slot: &usize| self.plan.servers[*slot].config.drain_timeout >= Duration::from_secs(1);
         let slot = (1..self.server_slots.len()).find(waits);
         match slot.and_then(|slot| self.server_slots[slot]) {

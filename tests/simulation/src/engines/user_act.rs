@@ -1,4 +1,4 @@
-//! Acts of users: what the users of clients, servers and streams do on their own initiative, as
+//! Acts that the users of clients, servers and streams perform on their own initiative, as
 //! scheduled events.
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub(crate) enum StreamAct {
 
 /// An act of the user of a client.
 pub(crate) enum ClientAct {
-    /// Does one random thing that users do.
+    /// Performs one random act of a user.
     Use,
     /// Makes fresh calls of these methods.
     Probe(Vec<Probe>),

@@ -17,7 +17,7 @@ pub(super) struct Driven<E, U> {
     engine: E,
     user: U,
     subscriptions: Vec<NodeSubscription>,
-    /// Whether the schedule has not begun, so that the bus confirms subscriptions at once.
+    /// Whether the schedule has yet to begin. Until then the bus confirms subscriptions at once.
     starting: bool,
 }
 
@@ -69,7 +69,7 @@ where
     fn step(&mut self, now: Time, input: &NodeInput) -> Step {
         let mut step = Step::new();
         match input {
-            // One call does much less than fills one round of timeouts.
+            // One call has far fewer timeouts than `handle_timeout` handles in one round.
             NodeInput::Tick => assert_eq!(self.engine.handle_timeout(clocks(now)), Due::Nothing),
             NodeInput::Frame(subscription, frame) => {
                 step.facts.push(StepFact::Received(frame.clone()));

@@ -1,6 +1,6 @@
-//! Histories: what each node does after each sequence of inputs.
+//! Histories: the step that each node takes after each sequence of inputs.
 //!
-//! An engine is deterministic (invariant I17), so its behavior follows from its history alone. It
+//! An engine is deterministic (invariant I17), so its behaviour follows from its history alone. It
 //! runs once for each history, and all schedules with that history share the result.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(super) struct Histories {
     nodes: [Vec<History>; NODES],
     inputs: Interner<NodeInput>,
     frames: Interner<Frame>,
-    /// The inputs that each frame becomes at each subscription of each node.
+    /// The inputs that each frame causes at each subscription of each node.
     deliveries: BTreeMap<(FrameId, usize, SubscriptionHandle), Vec<InputId>>,
 }
 
@@ -95,8 +95,8 @@ impl Histories {
         &self.inputs.values[usize::from(input)]
     }
 
-    /// Returns the inputs that a frame becomes at a subscription: the frame itself, unless the
-    /// scenario spoils it.
+    /// Returns the inputs that a frame causes at a subscription: the frame itself, or its
+    /// replacements if the scenario alters frames.
     pub(super) fn deliveries(
         &mut self,
         frame: FrameId,
@@ -136,7 +136,7 @@ impl Histories {
         self.nodes[node][history.0 as usize].merged
     }
 
-    /// Returns the history that an input extends a history to.
+    /// Returns the history that extends `before` by an input.
     pub(super) fn after(&mut self, node: usize, before: HistoryId, now: Time, input: InputId) -> HistoryId {
         if let Some(known) = self.nodes[node][before.0 as usize].next.get(&(now, input)) {
             return *known;

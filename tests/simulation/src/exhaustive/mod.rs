@@ -13,8 +13,8 @@
 //! The search covers every schedule, but visits equal parts only once; to visit every schedule
 //! separately would take years:
 //!
-//! * An engine is deterministic, so the behavior of a node follows from its history: its inputs and
-//!   their times. The engine runs once for each history, from the beginning (`histories`).
+//! * An engine is deterministic, so the behaviour of a node follows from its history: its inputs
+//!   and their times. The engine runs once for each history, from the beginning (`histories`).
 //! * The rest of a schedule, and the oracle's verdict on it, follow from a `WorldState`: the
 //!   history of each node, the pending inputs, the time, the faults so far, and the oracle's state.
 //!   Schedules that lead to equal states continue alike. The search continues from such a state

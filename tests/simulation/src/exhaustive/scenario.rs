@@ -1,4 +1,4 @@
-//! Scenarios: one client, two servers, and the one call whose every schedule is checked.
+//! Scenarios: one client, two servers and one call. The search runs every schedule of a scenario.
 
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ impl Kind {
     }
 }
 
-/// How a defective bus alters a frame to a node: the client, 0, or a server, 1 or 2. Returns the
-/// frames that the node receives instead.
+/// A function by which a defective bus alters a frame to a node (0: the client, 1 and 2: the
+/// servers). It returns the frames that the node receives instead.
 pub type Spoil = fn(usize, &Frame) -> Vec<Frame>;
 
 /// One client, two servers and one call.
@@ -84,7 +84,7 @@ pub struct Scenario {
     pub cancels: bool,
     /// The maximum number of faults: lost frames, duplicated frames and crashed servers.
     pub faults: u8,
-    /// How the bus alters frames, for tests that the oracle notices it.
+    /// How the bus alters frames. Tests set this to check that the oracle notices.
     pub spoil: Option<Spoil>,
 }
 
@@ -105,8 +105,8 @@ impl Scenario {
     }
 
     /// Returns the scenarios of the command, with at most two faults each: one for each kind of
-    /// call, and another for each kind that can be canceled. A stream with messages both ways has
-    /// at most one fault, since two take [minutes](Self::large).
+    /// call, and a canceled one for each kind of unary call and for `Upload`. A stream with
+    /// messages both ways has at most one fault, since two take [minutes](Self::large).
     pub fn all() -> Vec<Self> {
         let calls = [Kind::Queue, Kind::SkipClaim, Kind::Affinity, Kind::SingleServer];
         let calls = calls.map(|kind| Self::new(kind, 2)).into_iter();

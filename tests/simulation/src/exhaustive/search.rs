@@ -84,8 +84,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Counts a schedule that ends in a state of the layer, or with a step from there, in `ways`
-    /// ways.
+    /// Counts the `ways` schedules that end in a state of the layer, or with a step from there.
     fn end(&mut self, faults: u8, ways: u64, result: Checked, index: usize, step: Option<u32>) {
         let outcome = &mut self.outcome;
         let schedules = &mut outcome.schedules[usize::from(faults)];

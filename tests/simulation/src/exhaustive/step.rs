@@ -14,7 +14,7 @@ pub(super) enum NodeInput {
     Act(NodeAct),
 }
 
-/// An act of a node's user or bus, which happens at any later time.
+/// An act of a node's user or bus, which may happen at any later time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NodeAct {
     /// The caller makes its call.

@@ -19,27 +19,29 @@ pub enum Fact<'a> {
     /// A user has started an operation, which must end.
     Started(Operation),
     /// An engine published a frame. Its operation number is in the frame: in the payload of a
-    /// request (`call 17`), or in the metadata of an opening (`call`: `17`).
+    /// request (`call 17`), or in the metadata of an opening (`call`: `call 17`).
     Published {
         /// The node.
         node: NodeId,
-        /// What.
+        /// The frame.
         frame: &'a Frame,
         /// The reading of the node's monotonic clock.
         now: Time,
         /// The reading of that clock when a full bus or a pause last blocked the node.
         last_blocked: Option<Time>,
     },
-    /// The bus reported to a node that it did not take a frame.
+    /// The bus reported to a node that it rejected a frame.
     PublishFailed {
         /// The node.
         node: NodeId,
-        /// What.
+        /// The frame.
         frame: &'a Frame,
     },
-    /// A frame arrived undamaged at a server, at this time by its monotonic clock.
+    /// A frame arrived at a server, at this time by its monotonic clock. Damaged frames and
+    /// noise are raw.
     ServerReceived(Server<'a>, &'a Frame, Time),
-    /// A frame arrived undamaged at a client, at this time by its monotonic clock.
+    /// A frame arrived at a client, at this time by its monotonic clock. Damaged frames and
+    /// noise are raw.
     ClientReceived(NodeId, &'a Frame, Time),
     /// A server skips the claim of a request.
     SkippedClaim {
@@ -69,7 +71,7 @@ pub enum Fact<'a> {
     },
     /// The user has dropped an operation and no longer waits for its end.
     Abandoned {
-        /// What.
+        /// The number of the operation.
         number: usize,
     },
     /// A client was closed by its user.
@@ -99,7 +101,7 @@ pub enum Fact<'a> {
         call: Option<usize>,
         /// The server.
         server_id: &'a Text,
-        /// What.
+        /// The response.
         result: &'a Result<Bytes, ErrorResponse>,
     },
     /// The opening of a stream, a multi call, a send or an update has ended.
@@ -115,7 +117,7 @@ pub enum Fact<'a> {
         at: NodeId,
         /// The stream.
         stream: usize,
-        /// What.
+        /// The payload.
         payload: &'a Bytes,
     },
     /// The consumer accepted a message of a stream.
@@ -138,7 +140,7 @@ pub enum Fact<'a> {
     UpdateReceived {
         /// The node.
         at: NodeId,
-        /// What.
+        /// The payload.
         payload: &'a Bytes,
     },
     /// Faults have stopped, and their effects are over.
@@ -188,7 +190,7 @@ pub struct Server<'a> {
 pub struct Operation {
     /// The node of the user.
     pub node: NodeId,
-    /// What.
+    /// The kind.
     pub kind: OperationKind,
     /// The deadline.
     pub deadline: Time,

@@ -234,7 +234,7 @@ impl Model {
         }
     }
 
-    /// Checks the invariants that only hold at the end of a run.
+    /// Checks the invariants that can be checked only at the end of a run.
     ///
     /// # Errors
     ///
@@ -249,7 +249,8 @@ impl Model {
     }
 
     fn start_operation(&mut self, operation: Operation) {
-        // A slow clock shows the same reading for a while.
+        // A slow clock shows one reading for several nanoseconds, so a deadline of now converts to
+        // an earlier virtual time.
         let operation = Operation { deadline: operation.deadline.max(self.now), ..operation };
         self.operations.start(&operation);
         let Operation { kind, must_succeed, .. } = operation;
@@ -342,7 +343,7 @@ impl Model {
                     call.announced(&bid.server_id);
                 }
             }
-            // A server may refuse a request without its user.
+            // A server may refuse a request without asking its user.
             Frame::Response(response) => {
                 if let Some(call) = self.call_of(&response.request_id)
                     && !frame_forger::is_forged_server(&response.server_id)
@@ -361,7 +362,7 @@ impl Model {
         Ok(())
     }
 
-    /// Notes the operation that must end, since the bus did not take its frame.
+    /// Notes the operation that must end, since the bus reported that it rejected the frame.
     fn publish_failed(&mut self, node: NodeId, frame: &Frame) {
         let number = match frame {
             Frame::Request(request) => self.number_of(&request.request_id),
@@ -401,7 +402,7 @@ impl Model {
                 }
             }
             Frame::Response(response) => {
-                // A forged response looks like one of a server.
+                // To the client, a forged response looks like one of a server.
                 if frame_forger::is_forged_server(&response.server_id)
                     && let Some(responses) = self.responses_of(&response.request_id)
                 {

@@ -1,4 +1,5 @@
-//! Payloads: what the users of a run send to each other. Each contains the number of its operation.
+//! The payloads that the users of a run send to each other. Each contains the number of its
+//! operation.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{Metadata, Text};
@@ -6,8 +7,10 @@ use psrpc_engine::proto::{Metadata, Text};
 /// The metadata key of an opening.
 const OPENING: &str = "call";
 
-/// The prefix of a request that its server cannot decode, and of one that it can.
+/// The prefix of a request that its server cannot decode.
 const BROKEN: &str = "broken call ";
+
+/// The prefix of a request that its server can decode.
 const SOUND: &str = "call ";
 
 /// Returns the payload of the request of call `number`. A server can decode it only if it is

@@ -43,7 +43,7 @@ impl Responses {
         self.0.push((server.clone(), result));
     }
 
-    /// Checks that the server gave this success, which its caller received.
+    /// Checks that the server sent this success, which the caller received.
     pub(super) fn check_success(&self, server: &Text, received: &Bytes) -> Checked {
         let mut sent = self.0.iter().filter(|(id, _)| id == server).map(|(_, result)| result);
         let same = |result: &&Result<_, _>| matches!(result, Ok(payload) if payload == received);
@@ -58,7 +58,7 @@ impl Responses {
         }
     }
 
-    /// Checks that an eligible server gave this error, which its caller received.
+    /// Checks that an eligible server sent this error, which the caller received.
     pub(super) fn check_error(
         &self,
         is_eligible: impl Fn(&Text) -> bool,
@@ -76,7 +76,7 @@ impl Responses {
         }
     }
 
-    /// Checks that an eligible server gave the error of this failure.
+    /// Checks that an eligible server sent the error of this failure.
     pub(super) fn check_failure(&self, is_eligible: impl Fn(&Text) -> bool, received: &Failure) -> Checked {
         self.check_error(is_eligible, &received.code, &received.text)
     }

@@ -1,5 +1,5 @@
-//! The rules of PROTOCOL section 6 for selecting a server, implemented independently on the bids
-//! that the client has received.
+//! The rules of PROTOCOL section 6 for selecting a server, applied to the bids that the client has
+//! received. This implementation is independent of the engine's.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use psrpc_engine::proto::{ClaimRequest, Text};
 
 use super::violation::{Checked, Invariant};
 
-/// The selection rules of a call, with all defaults applied. Zero means no limit.
+/// The selection rules of a call, with all defaults applied. A minimum, maximum or duration of zero
+/// disables its rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelectionRules {
     /// Bids below this do not count.
@@ -23,7 +24,7 @@ pub struct SelectionRules {
     pub short_circuit: Duration,
     /// Whether a selection function of the caller selects the server.
     pub ask: bool,
-    /// The number of bids that are considered.
+    /// The maximum number of bids that are considered.
     pub limit: usize,
 }
 

@@ -31,7 +31,7 @@ pub enum Invariant {
     I10,
     /// No frame causes a panic or affects any call but its own.
     I11,
-    /// Nothing that a full table or queue drops is dropped silently.
+    /// No full table or queue drops anything silently.
     I12,
     /// A confirmed subscription is live.
     I13,

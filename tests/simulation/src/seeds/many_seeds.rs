@@ -14,7 +14,7 @@ const BLOCK: u64 = 16;
 
 /// Checks `seeds` seeds from `first` on, and calls `each` with their reports in the order of the
 /// seeds. Returns the total time for which the threads were busy.
-#[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
+#[expect(clippy::disallowed_methods, reason = "the elapsed time is only shown")]
 pub fn run_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&Report)) -> Duration {
     let next = AtomicU64::new(0);
     let (done, blocks) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! Short names: what a chart calls nodes, requests and streams instead of their ids.
+//! Short names of nodes, requests and streams, which a chart shows instead of their ids.
 
 use std::collections::BTreeMap;
 

@@ -38,7 +38,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Does one random thing with the client.
+    /// Performs one random act with the client.
     pub(super) async fn act(self, mut rng: Rng) {
         match rng.below(20) {
             0..=10 => self.call(&mut rng).await,

@@ -277,8 +277,8 @@ impl Shared {
 
     // --- crashes and the end of the world --------------------------------------------------------
 
-    /// Drops all tasks and subscriptions of a node. What remains of it on other tasks has no effect
-    /// any more.
+    /// Drops all tasks and subscriptions of a node. Clients and servers of the node that other
+    /// tasks still hold have no effect any more.
     pub(super) fn crash(&self, node: usize) {
         let mut state = self.lock();
         state.nodes[node].life += 1;
@@ -292,7 +292,7 @@ impl Shared {
         let waiting = std::mem::take(&mut node.waiting_for_room);
         node.held.clear();
         drop(state);
-        // User code that runs in these drops has no effect.
+        // These drops may run user code, which has no effect any more.
         drop((tasks, sinks, waiting));
     }
 

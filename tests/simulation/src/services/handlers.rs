@@ -13,8 +13,10 @@ use super::user_call::HandlerEnd;
 use crate::fault::Fault;
 use crate::rng::Rng;
 
-/// The metadata keys of a stream: its number, and the seed of its handler's behavior.
+/// The metadata key for the number of a stream.
 pub(super) const STREAM: &str = "stream";
+
+/// The metadata key for the seed of the behaviour of the stream's handler.
 pub(super) const HABIT: &str = "habit";
 
 /// The handlers of one incarnation of a server.

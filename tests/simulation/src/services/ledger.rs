@@ -1,4 +1,4 @@
-//! The ledger: records what users of the driver see, and checks it.
+//! The ledger: records the events that users of the driver see, and checks them.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -50,7 +50,7 @@ struct Server {
     running: usize,
 }
 
-/// How far a node may be late.
+/// How late a node may be.
 #[derive(Clone, Copy, Default)]
 struct Stall {
     until: Time,
@@ -100,7 +100,7 @@ impl Ledger {
         self.entries().violation.clone()
     }
 
-    /// Returns the number of calls, and of those that had to succeed.
+    /// Returns the number of calls, and the number of those that had to succeed.
     pub(super) fn calls(&self) -> (u64, u64) {
         let entries = self.entries();
         let fresh = entries.calls.iter().filter(|call| call.spec.expected != Expected::Anything).count();
@@ -216,7 +216,7 @@ impl Ledger {
         *entries.outcomes.entry("dropped").or_default() += 1;
     }
 
-    /// Checks when a call ended (I1, I15).
+    /// Checks that a call ended in time (I1, I15).
     pub(super) fn call_ended(&self, call: usize) {
         let now = self.now();
         let checked = {
@@ -236,7 +236,7 @@ impl Ledger {
         self.judge(checked);
     }
 
-    /// Checks when another future of a client resolved, which was pending since `since` (I15).
+    /// Checks that another future of a client, pending since `since`, resolved in time (I15).
     pub(super) fn check_wait(&self, client: usize, node: usize, since: Time, future: &str) {
         let closed = self.entries().end_of_client(client, node, since);
         if closed.is_some_and(|closed| self.now() > closed) {
@@ -302,7 +302,7 @@ impl Ledger {
         }
     }
 
-    /// Checks a handler that was dropped: `overran` if its deadline had passed (I14).
+    /// Checks a dropped handler (I14). `overran` is `true` if its deadline had passed.
     pub(super) fn handler_dropped(&self, server: usize, call: usize, overran: bool) {
         let mut entries = self.entries();
         let server_state = &mut entries.servers[server];
@@ -360,7 +360,7 @@ impl Ledger {
         messages.sent.len() as u64 - 1
     }
 
-    /// Checks a successful send, which began at `began` (I7).
+    /// Checks a successful send, which began at `start` (I7).
     pub(super) fn message_sent(&self, stream: usize, direction: Direction, number: u64, start: Time) {
         let mut entries = self.entries();
         let messages = entries.streams[stream].messages(direction);

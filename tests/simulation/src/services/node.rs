@@ -43,7 +43,7 @@ impl Node {
         NodeBus { shared: Arc::clone(&self.shared), home: self.home() }
     }
 
-    /// Runs a future as a task of this node, which is slow, pauses and crashes with the node.
+    /// Runs a future as a task of this node. The task is slow, pauses and crashes with the node.
     ///
     /// The returned [`Job`] resolves to the output, or to `None` if the node crashes first.
     /// Dropping the job does not stop the task.
@@ -74,7 +74,7 @@ impl Node {
         });
     }
 
-    /// Crashes the node: drops its tasks and subscriptions without any goodbye.
+    /// Crashes the node: drops its tasks and subscriptions without a graceful shutdown.
     ///
     /// Clients and servers that are created on the node afterwards belong to the restarted machine.
     /// Remaining clients and servers from before the crash have no effect any more.
@@ -149,7 +149,7 @@ fn nanos(duration: Duration) -> i64 {
 
 /// A handle to a [spawned](Node::spawn) task. It resolves to the output of the task, or to `None`
 /// if the node crashes first.
-#[must_use = "it runs whether it is awaited or not; bind it to `_` if nobody waits"]
+#[must_use = "the task runs even if the job is not awaited; bind the job to `_` to ignore it"]
 pub struct Job<T>(Arc<Mutex<JobState<T>>>);
 
 struct JobState<T> {

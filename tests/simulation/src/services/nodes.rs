@@ -71,7 +71,7 @@ impl<T: Clone> Current<T> {
         self.lock().clone()
     }
 
-    /// The caller drops the value without the lock, since the drop may have side effects.
+    /// Takes the value. The caller drops it without the lock, since the drop may have side effects.
     fn take(&self) -> Option<T> {
         self.lock().take()
     }
@@ -248,7 +248,7 @@ impl ServerNode {
         }
     }
 
-    /// Registers again what the bus has ended, or replaces the server.
+    /// Renews the registrations that the bus has ended. Replaces the server if that fails.
     pub(super) async fn repair(&self) {
         let (open, owner) = (self.current.get(), self.owner);
         let repaired = match open {

@@ -47,7 +47,7 @@ pub(super) enum Expected {
 pub(super) struct UserCall {
     pub(super) spec: CallSpec,
     pub(super) dropped: bool,
-    /// The servers that ran it, and for which request.
+    /// The server of each run, and the id of its request.
     runs: Vec<(usize, String)>,
     pub(super) handler_ends: Vec<(usize, HandlerEnd)>,
     /// The servers whose responses to a multi call arrived.
@@ -219,11 +219,15 @@ mod tests {
     #[test]
     fn a_reply_must_come_from_a_handler_and_an_error_need_not() {
         let mut fit = call(CallKind::Fit, false);
-        assert_eq!(violates(fit.check(7, &reply(1))), Some(Invariant::I5), "nobody handler_ends so");
+        assert_eq!(violates(fit.check(7, &reply(1))), Some(Invariant::I5), "no handler has ended");
         fit.handler_ends.push((1, HandlerEnd::Answer));
         assert_eq!(fit.check(7, &reply(1)), Ok(()));
         assert_eq!(violates(fit.check(8, &reply(1))), Some(Invariant::I5), "the reply is of another call");
-        assert_eq!(violates(fit.check(7, &reply(2))), Some(Invariant::I5), "another handler_ends so");
+        assert_eq!(
+            violates(fit.check(7, &reply(2))),
+            Some(Invariant::I5),
+            "only the handler of another server has ended"
+        );
         assert_eq!(fit.check(7, &Err(Error::new(ErrorCode::Unavailable, "no answer"))), Ok(()));
     }
 

@@ -1,4 +1,4 @@
-//! A runtime whose wake-ups run the woken task at once (I19): no wake-up happens under a lock.
+//! A runtime whose wake-ups run the woken task at once: no wake-up happens under a lock.
 
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;

@@ -1,12 +1,12 @@
-//! Receipts: the outcome of a publish, reported within the publish, meanwhile by another thread, or
-//! later.
+//! Receipts: the outcome of a publish, reported during the publish (by the same thread or another)
+//! or later.
 
 use psrpc::bus::Bus;
 use psrpc_bus_local::LocalBus;
 use psrpc_threads::{Shop, ThreadedBus, Threads, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// Publishes two updates on each of two threads. Each send gets its own receipt.
+/// Publishes two updates on each of two threads. Each publish gets its own receipt.
 fn updates_from_two_threads(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let (server, _) = shop(bus.clone(), &threads);

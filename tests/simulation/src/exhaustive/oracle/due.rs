@@ -1,5 +1,5 @@
-//! Checks that all kinds of calls share: each ends once and in time, and each response comes from a
-//! server that ran the call.
+//! The checks that all kinds of calls share: each call ends once and in time, and each response
+//! comes from a server that ran the call.
 
 use bytes::Bytes;
 use psrpc_engine::Time;

@@ -63,12 +63,13 @@ impl Oracle {
         }
     }
 
-    /// Checks what must hold after a node has handled an input and all its outputs were taken.
+    /// Checks the conditions that must hold after a node has handled an input and all its outputs
+    /// were taken.
     pub(super) fn step_ended(&self) -> Checked {
         if let KindOracle::Update(update) = &self.kind { update.step_ended() } else { Ok(()) }
     }
 
-    /// Checks what must hold at a time.
+    /// Checks that nothing is overdue.
     pub(super) fn time_advanced(&self, now: Time) -> Checked {
         self.due.time_advanced(CALL, now)?;
         if let KindOracle::Stream(stream) = &self.kind { stream.time_advanced(now) } else { Ok(()) }
@@ -84,8 +85,8 @@ impl Oracle {
         }
     }
 
-    /// Checks what must hold at the end of a schedule. It was `calm` if there was no fault, and
-    /// time did not pass while inputs were pending.
+    /// Checks the conditions that must hold at the end of a schedule. `calm` is `true` if there was
+    /// no fault and time never passed while inputs were pending.
     pub(super) fn end(&self, calm: bool) -> Checked {
         self.due.must_be_over(CALL)?;
         match &self.kind {

@@ -12,10 +12,11 @@ use crate::judge::violation::{Checked, Invariant};
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UpdateOracle {
     phase: Phase,
-    /// Whether it was published while the client was certainly subscribed.
+    /// Whether the update was published while the subscription was live.
     is_expected: bool,
-    /// How often the engine received it, and how often it reported it to the user.
+    /// How often the client's engine received the update.
     received: u8,
+    /// How often the engine reported the update to its user.
     reported: u8,
 }
 
