@@ -19,7 +19,7 @@ const HEAD: &str = "\
 bus   work         threads conc | CPU us/call    other   ratio       min..max | calls/s    other   ratio       min..max";
 
 const LEGEND: &str = "\
-Medians of all rounds. Ratio: this build to the other one within a round; the median, the smallest and the largest of all rounds.";
+Medians of all rounds. Ratio: this build to the other in the same round; the median, smallest and largest of all rounds.";
 
 /// Compares the builds on every cell, and prints a line for each cell.
 pub(crate) fn run(run: &Run, binary: &Path) -> Result<(), BenchError> {

@@ -39,8 +39,8 @@ pub(crate) enum Command {
 
 #[derive(clap::Args)]
 pub(crate) struct Run {
-    /// Bus: local, redis or nats, whose servers are started, or the URL of a running server. Repeat
-    /// for several. Default: all three; local with `--against`.
+    /// Bus: local, redis, nats, or the URL of a running server. For redis and nats, a server is
+    /// started. Repeat for several. Default: all three; local with `--against`.
     #[arg(long)]
     bus: Vec<BusArgument>,
     /// Kinds of work, separated by commas. Default: all; queue and affinity (the claimed calls)

@@ -77,7 +77,9 @@ impl Compress {
         }
         ratios.sort_by(f64::total_cmp);
         let median = ratios.get(ratios.len() / 2).copied().ok_or("no rounds")?;
-        println!("p99 of small calls beside compression, to that without: {median:.2}x (median)");
+        println!(
+            "p99 of small calls: {median:.2}x with compression, compared to without (median of the rounds)"
+        );
         if self.json {
             println!("{}", json!({ "p99_ratio": median, "ratios": ratios }));
         }

@@ -104,8 +104,7 @@ impl Fleet {
         self.pump();
     }
 
-    /// Makes calls, one after the other, taking turns between clients and topics. Returns their
-    /// cost.
+    /// Makes calls one after the other, cycling through the clients and topics. Returns their cost.
     pub(crate) fn calls(&mut self, calls: usize, selection: &Selection) -> Cost {
         let before = (self.cost, self.answered);
         for number in 0..calls {
@@ -126,7 +125,7 @@ impl Fleet {
         self.cost.since(&before.0)
     }
 
-    /// Makes calls that stay unanswered.
+    /// Makes calls to which no server responds.
     pub(crate) fn hold(&mut self, calls: usize) {
         self.ignores_requests = true;
         for number in 0..calls {

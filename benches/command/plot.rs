@@ -29,7 +29,7 @@ pub(crate) fn chart(cells: &[Row]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    text(&mut drawn, 12.0, 22.0, "Bars: of a call. Ticks: of its floor, the same hops without the protocol.");
+    text(&mut drawn, 12.0, 22.0, "Bars: calls. Ticks: their floor, the same hops without the protocol.");
     for (row, cell) in cells.iter().enumerate() {
         let Row { bus, work, concurrency, threads, .. } = cell;
         text(
@@ -42,7 +42,7 @@ pub(crate) fn chart(cells: &[Row]) -> String {
     let bars: Vec<_> = cells.iter().map(latencies).collect();
     panel(&mut drawn, LABELS, "median latency, line to the 99th percentile, us", &bars);
     let bars: Vec<_> = cells.iter().map(cpu).collect();
-    panel(&mut drawn, LABELS + PANEL + APART, "CPU time of this process for each, us", &bars);
+    panel(&mut drawn, LABELS + PANEL + APART, "CPU time of this process per call, us", &bars);
     drawn + "</svg>\n"
 }
 

@@ -9,8 +9,8 @@ pub(crate) const HEAD: &str = "\
 bus   work         threads conc |   calls/s   p50 us   p99 us p99.9 us   CPU us  allocs bus CPU errors | floor/s  p50 us    ratio  lib p50    ratio  p99 us  CPU us  ratio";
 
 pub(crate) const LEGEND: &str = "\
-CPU and allocations: of this process, for each call; bus CPU: of the bus's server. Floor: the same hops without the protocol. In process tokio channels;
-else the bare client library; but p50 at a concurrency of 1: bare blocking sockets. Lib p50: that of the channels or the library in any case.";
+CPU and allocs: of this process, per call. Bus CPU: of the bus's server. Floor: the same hops without the protocol, on tokio channels in process and on
+the bare client library elsewhere; its p50 at a concurrency of 1 is that of bare blocking sockets. Lib p50: always that of the channels or the library.";
 
 pub(crate) fn line(row: &Row) -> String {
     let Row { bus, work, concurrency, threads, errors, .. } = row;

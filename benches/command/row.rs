@@ -1,4 +1,4 @@
-//! The figures of a cell: of one run, or the medians of several.
+//! The figures of a cell: those of one run, or the medians of several runs.
 
 use serde_json::{Map, Value, json};
 

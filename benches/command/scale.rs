@@ -21,8 +21,8 @@ const CALLS: usize = 2000;
 /// Measure how the cost of a call grows. Runs engines of up to 1,000 servers and 10,000 clients in
 /// virtual time, connected by a bus that delivers every frame at once. Prints the frames published
 /// and delivered per call and the time spent in the engines, without encoding, drivers or a bus.
-/// The memory of a topic is that of a whole server. Reading the clock adds about 50 ns to each
-/// measurement, so small figures are slightly too large.
+/// Only the memory of a topic includes the driver of its server. Reading the clock adds about 50 ns
+/// to each measurement, so small figures are slightly too large.
 #[derive(clap::Args)]
 pub(crate) struct Scale {
     /// Print a JSON summary in the last line.
@@ -50,7 +50,7 @@ impl Scale {
 /// Varies the number of servers, all of which bid for each call.
 fn servers() -> Vec<Value> {
     println!(
-        "calls of a method by affinity, with every bid waited for; of one by queue; and of one for a single server"
+        "calls of an affinity method, which wait for all bids; of a queue method; and of a single_server method"
     );
     println!("method   servers | published delivered | client us/call  each server us/call");
     let cells = [1, 10, 100, 1000].map(|servers| ("affinity", AFFINITY, servers));
@@ -84,7 +84,7 @@ fn servers() -> Vec<Value> {
 
 /// Varies the number of clients, which take turns.
 fn clients() -> Vec<Value> {
-    println!("\ncalls by queue, by clients that take turns");
+    println!("\ncalls of a queue method, from clients that take turns");
     println!("clients servers | client us/call  servers us/call");
     let mut rows = Vec::new();
     for clients in [1, 100, 10_000] {
@@ -118,16 +118,16 @@ fn memory() -> Result<Value, BenchError> {
     });
     let client = alone?;
     let server = both? - client;
-    println!("memory of each of {MANY}, in bytes");
-    println!("{topic:>8.0} a registered topic, in a server apart from its bus");
-    println!("{client:>8.0} a call that waits for bids, in the engine of its client");
-    println!("{server:>8.0} a call that runs, in the engine of its server\n");
+    println!("memory in bytes, the mean of {MANY}");
+    println!("{topic:>8.0} a registered topic, in a server without its bus");
+    println!("{client:>8.0} a call that waits for bids, in the engine of the client");
+    println!("{server:>8.0} a running call, in the engine of the server\n");
     Ok(json!({ "topic": topic, "client": client, "server": server }))
 }
 
 /// Varies the number of topics of one server.
 fn topics() -> Vec<Value> {
-    println!("\ncalls by queue of a method with topics, each registered by one server");
+    println!("\ncalls of a queue method with topics, all registered by one server");
     println!(" topics | us to register | client us/call  server us/call");
     let mut rows = Vec::new();
     for topics in [1000, 10_000, 100_000] {
@@ -149,7 +149,7 @@ fn topics() -> Vec<Value> {
 
 /// Varies the number of calls in flight.
 fn in_flight() -> Vec<Value> {
-    println!("\ncalls by queue, while others are in flight at the same client and server");
+    println!("\ncalls of a queue method, while others are in flight at the same client and server");
     println!("in flight | client us/call  server us/call");
     let mut rows = Vec::new();
     for others in [100, 10_000, 100_000] {
@@ -163,7 +163,7 @@ fn in_flight() -> Vec<Value> {
     rows
 }
 
-/// Returns the time spent in clients and servers per call, after as many calls of warm-up.
+/// Returns the time spent in clients and servers per call. Makes as many calls before, to warm up.
 fn each_call(fleet: &mut Fleet, calls: usize) -> (f64, f64) {
     fleet.calls(calls, &Selection::default());
     let cost = fleet.calls(calls, &Selection::default());

@@ -30,16 +30,18 @@ const CALM: Duration = Duration::from_secs(50);
 const GROWTH: (f64, f64) = (0.10, 8.0);
 
 /// Run a steady load of calls, stream messages and updates. Kills and restarts the bus's server at
-/// the start of every minute except the first. Each minute prints the resident memory, and the
-/// latencies and errors from 10 s after the restart on. Finally compares the last third with the
-/// first third, not counting the first minute; fails if memory grew by more than 10 % and 8 MiB.
+/// the start of every minute except the first. Prints a line for each bus every minute: the
+/// latencies and errors after the first 10 s, the number of errors in these 10 s, and the resident
+/// memory. At the end, compares the last third with the first third, leaving out the first minute.
+/// Fails if memory grew by more than 10 % and 8 MiB.
 #[derive(clap::Args)]
 pub(crate) struct Soak {
     /// Duration in minutes.
     #[arg(long, value_parser = value_parser!(u32).range(1..=100_000))]
     minutes: u32,
-    /// Bus: redis or nats, whose servers are started, local, or the URL of a running server, which
-    /// is not restarted. Repeat for several. Default: redis and nats.
+    /// Bus: redis, nats, local, or the URL of a running server. For redis and nats, a server is
+    /// started; a server given by its URL is not restarted. Repeat for several. Default: redis and
+    /// nats.
     #[arg(long)]
     bus: Vec<BusArgument>,
     /// Operations per second on each bus.
@@ -65,7 +67,7 @@ struct Minute {
 }
 
 impl Soak {
-    /// Runs the load. Returns `true` if the memory has not grown.
+    /// Runs the load. Returns `true` if the memory has not grown by more than [`GROWTH`].
     pub(crate) fn run(&self) -> Result<bool, BenchError> {
         let own = [BusArgument::Redis, BusArgument::Nats];
         let argument = if self.bus.is_empty() { &own[..] } else { &self.bus };

@@ -22,11 +22,12 @@
 //! # }
 //! ```
 //!
-//! The bus hands over frames without encoding them. A publish delivers to every subscriber before
-//! it returns, in one order for all of them.
+//! The bus hands over frames without encoding them. A publish delivers its frame before it returns:
+//! to every plain subscriber, and to one queue subscriber. All subscribers of a channel receive
+//! frames in the same order.
 //!
-//! Each subscriber has its own bounded queue ([`Sink`]). A slow subscriber loses frames of its own,
-//! which are counted, and delays no other. Channels are identified by their legacy names.
+//! Each subscriber has its own bounded queue ([`Sink`]). A slow subscriber loses its own frames,
+//! which are counted, and does not delay others. Channels are identified by their legacy names.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

@@ -57,8 +57,8 @@
 //! subscribers to one channel on one bus take turns. A frame that does not decode goes to one
 //! subscriber of its subject.
 //!
-//! A queue's frame may arrive for a channel that has no subscriber here. The bus then passes it to
-//! a subscriber that can respond for it, and reports it as an event.
+//! A queue's frame may arrive for a channel that has no subscriber on this bus. The bus then passes
+//! it to a subscriber that can respond for it, and reports it as an event.
 //!
 //! A subscription is live once the server has echoed a message that the bus sent after it: the next
 //! frame that anyone publishes on that server reaches the subscriber. Other servers of a cluster
@@ -74,7 +74,7 @@
 //! If a service has both queue-routed methods and updates with a queue subscription, and both have
 //! the same topic or none, then its servers and subscribers share one subject and one queue group.
 //! NATS sends each message to one member of the group. About half of the updates and of the
-//! requests go to a member that cannot use them. Fleets of Go have the same problem. Do one of
+//! requests go to a member that cannot use them. Go fleets have the same problem. Do one of
 //! these:
 //!
 //! - put the updates into a service of their own;
@@ -110,7 +110,7 @@
 //! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and responds: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
-//! | `Misrouted` | frames of a queue arrived for a channel that has no subscriber here |
+//! | `Misrouted` | frames of a queue arrived for a channel that has no subscriber on this bus |
 //!
 //! # Refused subscriptions
 //!
@@ -183,7 +183,7 @@ impl NatsBus {
     /// `nats://[user:password@]host[:port]` or `nats://token@host`.
     ///
     /// Users and passwords are percent-encoded. The first credentials in the list are used for all
-    /// servers. The bus [runs](crate#where-it-runs) on `runtime`.
+    /// servers. The bus [runs](crate#runtimes) on `runtime`.
     ///
     /// # Errors
     ///

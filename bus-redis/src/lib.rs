@@ -19,9 +19,9 @@
 //!
 //! # Queues
 //!
-//! A queue subscription is a plain subscription and a lock. Every member of the fleet receives each
-//! frame, and the member that sets the frame's key takes it. For 5 s, no member takes a second,
-//! identical frame. Requests are never identical. Updates of a subscription may be.
+//! A queue subscription consists of a plain subscription and a lock. Every member of the fleet
+//! receives each frame, and the member that sets the frame's key takes it. For 5 s, no member takes
+//! a second, identical frame. Requests are never identical. Updates of a subscription may be.
 //!
 //! The quickest member takes most frames. Go's bus takes one lock after the other on a channel, so
 //! in a mixed fleet under load, nodes with this bus do nearly all queue work. Affinity calls are
@@ -68,7 +68,7 @@
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
 //! | [`LockRefused`](BusEvent::LockRefused) | the server refused the lock of a queue's frame: `READONLY`, `NOPERM`, `OOM`, `NOREPLICAS`, ... |
-//! | [`Dropped`](BusEvent::Dropped) | a queue's frame found no room to wait for its lock |
+//! | [`Dropped`](BusEvent::Dropped) | the bus dropped a queue's frame, because too many others were waiting for their locks |
 //!
 //! # Refused subscriptions
 //!

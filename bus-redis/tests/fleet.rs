@@ -57,7 +57,7 @@ fn channel_of(legacy: &str) -> (Channel, SubscriptionKind) {
     (channel, kind)
 }
 
-/// Replays a recorded conversation, with one of our buses for each peer.
+/// Replays a recorded conversation, with one [`RedisBus`] for each peer.
 struct Replay {
     context: String,
     conversation: Conversation,

@@ -120,7 +120,7 @@ impl Code<'_> {
             );
         }
         format!(
-            "/// What clients and servers of `{name}` agree on.
+            "/// The methods of `{name}`, with their names on the wire.
             #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub static {constant}: {root}::Service =
                 {root}::Service {{ name: {wire:?}, methods: &[{methods}] }};\n"
@@ -741,7 +741,7 @@ fn doc_comment(comments: &Comments) -> String {
 /// Appends formatted text to a string.
 macro_rules! push {
     ($to:expr, $($format:tt)*) => {
-        write!($to, $($format)*).expect("a string takes all")
+        write!($to, $($format)*).expect("writing to a string succeeds")
     };
 }
 use push;

@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 pub(crate) const NO_EDITIONS: &str =
     "editions are not supported yet; write `syntax = \"proto3\";` or `syntax = \"proto2\";` instead";
 
-/// A misspelled name among our options.
+/// A misspelled name in the psrpc options.
 struct Mistake {
     /// The name that the file contains, if the compiler reports it.
     written: Option<String>,
@@ -14,7 +14,7 @@ struct Mistake {
     known: Vec<String>,
 }
 
-/// Appends to `text`, an error of the compiler, a suggestion or the list of valid names.
+/// Appends a suggestion or the list of valid names to `text`, an error of the compiler.
 pub(crate) fn with_hint(text: String, options: &DescriptorPool) -> String {
     if let Some((place, _)) = text.split_once(": expected ").filter(|_| text.ends_with("but found 'edition'"))
     {

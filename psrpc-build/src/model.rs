@@ -271,8 +271,8 @@ fn parameter_name(name: &str) -> String {
     }
 }
 
-/// The methods that every client has beside its rpcs, and `clone`, which an rpc named `Clone` would
-/// shadow.
+/// The methods that every client has besides its rpcs, and `clone`, which an rpc named `Clone`
+/// would shadow.
 const CLIENT_METHODS: [&str; 8] =
     ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
 
@@ -324,8 +324,8 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     Ok(())
 }
 
-/// Checks that each group can be part of a Rust name, and that its methods spell it alike and have
-/// the same topic parameters.
+/// Checks that each group can be part of a Rust name, and that its methods have the same topic
+/// parameters and spell the group in the same way.
 fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
     let rpcs: Vec<_> = descriptor.methods().collect();
     let spelled = |method: &Method| method.group.clone().unwrap_or_default();

@@ -38,7 +38,7 @@ struct EncodedFiles {
 /// written.
 pub fn run_plugin(request: &[u8]) -> Result<Vec<u8>, Error> {
     use prost_types::compiler::CodeGeneratorResponse;
-    // Proto3 optional fields: protoc asks for support, and services are not affected by them.
+    // FEATURE_PROTO3_OPTIONAL: protoc rejects proto3 optional fields unless the plugin declares it.
     let supported_features = Some(1);
     let response = match answer(request) {
         Ok(file) => CodeGeneratorResponse { file, supported_features, ..CodeGeneratorResponse::default() },

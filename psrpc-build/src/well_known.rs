@@ -93,7 +93,7 @@ pub(crate) fn check(
     for file in checked {
         let Some(descriptor) = pool.get_file_by_name(file.name()) else { continue };
         descriptor.messages().try_for_each(|message| check_message(&descriptor, &message, prost))?;
-        // `file` keeps only the services that code is generated for.
+        // The services of `file` have been removed if no code is generated for them.
         for service in descriptor.services().take(file.service.len()) {
             for rpc in service.methods() {
                 for message in [rpc.input(), rpc.output()] {

@@ -19,8 +19,8 @@ use crate::work::Work;
 
 use hops::Hops;
 
-/// Creates the floors of a cell: first the one for the CPU time, then, if another one has a lower
-/// latency for single calls, that one.
+/// Creates the floors of a cell. The first is the floor for the CPU time. With one call at a time
+/// over a network, a second one on blocking sockets follows, since its latency is lower.
 pub(crate) async fn loads(
     place: &Place,
     work: Work,

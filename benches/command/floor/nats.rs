@@ -1,5 +1,5 @@
-//! The floor on NATS with the client library: connections as separate processes would have them,
-//! messages without a protocol.
+//! The floor on NATS: messages without the protocol, sent with the client library. Client and
+//! servers have separate connections, as separate processes would.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! The floor on Redis with the client library: connections as separate processes would have them,
-//! messages without a protocol.
+//! The floor on Redis: messages without the protocol, sent with the client library. Client and
+//! servers have separate connections, as separate processes would.
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;

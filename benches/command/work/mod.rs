@@ -87,8 +87,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Creates a client and servers for these kinds of work. The servers register all methods,
-    /// since on NATS a server that lacks a queue method still receives its requests.
+    /// Creates a client and servers for these kinds of work. Every server registers the methods of
+    /// all these kinds, since on NATS a server that lacks a queue method still receives its
+    /// requests.
     pub(crate) async fn new(place: &Place, work: &[Work]) -> Result<Self, BenchError> {
         let count = work.iter().map(|work| work.servers()).max().unwrap_or(1);
         let mut buses = place.connect(1 + count).await?.into_iter();

@@ -1,8 +1,8 @@
 //! Instructions and allocations of the engine's operations, of calls through the driver, and of
 //! each message on the wire.
 //!
-//! Counted by valgrind. For a given compiler the counts are reproducible to a few per mille; memory
-//! alignment causes the rest. `cargo run --release -p psrpc-cost --bin limits` compares them with
+//! Counted by valgrind. With the same compiler, the counts vary by a few per mille, because of
+//! memory alignment. `cargo run --release -p psrpc-cost --bin limits` compares them with
 //! limits.txt. `cargo bench -p psrpc-cost --bench cost` prints more of valgrind's counters; it
 //! needs `cargo install gungraun-runner --version 0.20.0`.
 
@@ -23,7 +23,7 @@ use psrpc_engine::proto::{DecodeError, Frame, FrameLimits, MethodProperties, Rou
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const SINGLE_SERVER: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 
-/// Leaks a value. Measured by reference, it causes neither moves nor a drop.
+/// Leaks a value. A bench that takes it by reference neither moves nor drops it.
 fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }

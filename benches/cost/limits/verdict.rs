@@ -31,7 +31,9 @@ impl Verdict {
             (counted.get("call_in_a_crowd.of_100"), counted.get("call_in_a_crowd.of_100_000"))
         {
             let times = many.instructions as f64 / few.instructions as f64;
-            verdict.table.push(format!("a call among 100,000 others costs {times:.2} times one among 100"));
+            verdict
+                .table
+                .push(format!("a call among 100,000 others costs {times:.2} times as much as one among 100"));
         }
         verdict
     }
@@ -64,7 +66,7 @@ impl Verdict {
             }
             (Some(_), Some(_)) | (None, None) => {}
             (Some(_), None) | (None, Some(_)) => self.failures.push(format!(
-                "{bench}: allocations are counted or limited, but not both; fix with --update"
+                "{bench}: it has a count of allocations or a limit for them, but not both; fix with --update"
             )),
         }
     }

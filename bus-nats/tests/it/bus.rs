@@ -32,7 +32,7 @@ async fn channels_that_share_a_subject_get_their_own_frames() {
         assert_eq!(subscribers[1].number().await, 2 * round + 1);
         assert_eq!(subscribers[2].number().await, 2 * round);
     }
-    // A frame for a channel without a listener here is ignored.
+    // The bus ignores a frame for a channel that it has no listener for.
     publish(&other, &plain("Lend"), frame(7)).await.unwrap();
     assert!(subscribers.iter_mut().all(|subscriber| subscriber.waiting().is_empty()));
 }

@@ -1,4 +1,4 @@
-//! Replays the recorded conversations over a real server, with one of our buses for each peer.
+//! Replays the recorded conversations over a real server, with one [`NatsBus`] for each peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;

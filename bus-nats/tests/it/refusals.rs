@@ -279,8 +279,8 @@ async fn only_subscriptions_beyond_the_limit_are_refused() {
             other => panic!("{other:?}"),
         }
     }
-    // A refused subscription may have been live for a moment, and one suspected of being refused is
-    // live again.
+    // A refused subscription may have been live for a moment. The bus also interrupts subscriptions
+    // that may be the refused one; these become live again.
     let (mut receiving, mut silent) = (Vec::new(), live);
     until(20 * SECOND, "five subscriptions receive frames", async || {
         for (n, _) in &silent {

@@ -16,7 +16,7 @@ use psrpc::{BusError, SubscriptionKind};
 use psrpc_bus_nats::NatsBus;
 use tokio::sync::oneshot;
 
-#[allow(unused_imports, reason = "the test of the thread has a runtime of its own")]
+#[allow(unused_imports, reason = "tests/thread.rs does not use it")]
 pub(crate) use crate::runtime;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ pub async fn publish(bus: &NatsBus, channel: &Channel, frame: Frame) -> Result<O
 }
 
 /// Returns the next delivery to any of the subscribers, and the index of that subscriber.
-#[allow(dead_code, reason = "the test of the thread has one subscriber")]
+#[allow(dead_code, reason = "tests/thread.rs does not use it")]
 pub async fn next_of(subscribers: impl IntoIterator<Item = &mut Subscriber>) -> (usize, Delivery) {
     let mut subscribers: Vec<_> = subscribers.into_iter().collect();
     poll_fn(|cx| {

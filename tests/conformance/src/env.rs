@@ -46,8 +46,8 @@ impl Env {
         Ok(bus)
     }
 
-    /// Waits until all connections are dropped. Polls, since dropping the last reference notifies
-    /// nobody.
+    /// Waits until all connections are dropped. Polls, since the drop of the last reference cannot
+    /// be awaited.
     pub(crate) async fn disconnected(&self) {
         let is_used = || {
             let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +101,7 @@ impl Env {
         self.runtime.now().time
     }
 
-    /// Returns the output of a future and the time it elapsed.
+    /// Returns the output of a future and the time that it took.
     pub(crate) async fn time<T>(&self, future: impl Future<Output = T>) -> (T, Duration) {
         let start = self.now();
         let result = future.await;
@@ -129,8 +129,8 @@ impl Env {
         .await
     }
 
-    /// Waits until a condition holds. Polls, since the counters and records that conditions look at
-    /// notify nobody.
+    /// Waits until a condition holds. Polls, since changes of the counters and records that
+    /// conditions check cannot be awaited.
     pub(crate) async fn until(
         &self,
         condition: &str,

@@ -1,4 +1,5 @@
-//! A peer that sends and receives raw frames, so that it can misbehave in ways that ours never do.
+//! A peer that sends and receives raw frames. It can misbehave in ways that psrpc's own clients and
+//! servers cannot.
 
 use std::future::poll_fn;
 use std::pin::Pin;

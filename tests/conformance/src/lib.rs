@@ -1,9 +1,9 @@
 //! A conformance suite for PSRPC buses and runtimes.
 //!
-//! Each [`Case`] checks one behaviour that users can observe. It has a stable id, the invariant or
-//! section of the protocol that it checks, and a verdict. Cases run on any [`Bus`](psrpc::bus::Bus)
-//! and any [`Runtime`](psrpc::Runtime): run them to test a new bus, or an adapter for another
-//! executor.
+//! Each [`Case`] checks one behaviour that users can observe. It has a stable id, and names the
+//! invariant or section of the protocol that it checks. [`run`] returns its [`Verdict`]. Cases run
+//! on any [`Bus`](psrpc::bus::Bus) and any [`Runtime`](psrpc::Runtime): use them to test a new bus,
+//! or an adapter for another executor.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -37,8 +37,8 @@ fn refuse_subscription(bus: &FaultyBus, end: &'static str) {
 
 type Sinks = Arc<Mutex<Vec<(String, Sink)>>>;
 
-/// Makes subscriptions live and captures their sinks. They receive only what a test puts into their
-/// sinks.
+/// Makes each subscription live and captures its sink. Subscribers then receive only the frames
+/// that the test puts into the sinks.
 fn capture_sinks(bus: &FaultyBus) -> Sinks {
     let sinks = Sinks::default();
     let captured = Arc::clone(&sinks);

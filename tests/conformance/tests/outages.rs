@@ -104,7 +104,7 @@ async fn call_repeatedly(client: ShopClient, caller: usize, answered: Answered, 
     }
 }
 
-/// Waits until every caller has completed a call of each kind from now on.
+/// Waits until every caller has completed three more calls: one of each kind, if none fails.
 async fn all_answered(answered: &Answered, within: Duration) {
     let mut counts = answered.subscribe();
     let before = counts.borrow().clone();

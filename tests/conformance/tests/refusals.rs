@@ -90,8 +90,8 @@ impl Pair {
         self.client.fit(ask).timeout(Duration::from_secs(2)).await
     }
 
-    /// Waits until a condition holds. Polls, since `health` notifies nobody and some conditions
-    /// make a call.
+    /// Waits until a condition holds. Polls, since a change of `health` cannot be awaited and some
+    /// conditions make a call.
     async fn until(&self, condition: &str, mut is_met: impl AsyncFnMut() -> bool) {
         let start = self.runtime.now().time;
         while !is_met().await {

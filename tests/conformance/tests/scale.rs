@@ -84,7 +84,7 @@ async fn thousand_streams(server: Server) {
     drummers.join_all().await;
     drop(streams);
 
-    // Polled, since `streams` notifies nobody.
+    // Polls, since a change of `streams` cannot be awaited.
     tokio::time::timeout(LONG, async {
         while drummer.0.ended.load(Ordering::Relaxed) < STREAMS || shop.server().streams() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

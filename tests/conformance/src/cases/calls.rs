@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = case_list! {
     "unary/many-at-once", "section 5", "a hundred concurrent calls are answered, each with its own response", at_once;
     "unary/empty-messages", "section 5", "an empty request and an empty response are messages like any other", empty;
     "unary/large-messages", "section 1", "a message of 256 KiB is carried both ways", large;
-    "unary/method-name", "section 2", "a method with another name on the wire is found", method_name;
+    "unary/method-name", "section 2", "a method whose name differs on the wire can be called", method_name;
     "unary/metadata", "section 1", "metadata reaches the handler", metadata;
     "unary/handler-context", "features V5", "the handler sees the caller, the method, the topic and the deadline", context;
     "unary/error/code-and-text", "section 10", "the handler's code and text reach the caller", error;
@@ -249,7 +249,7 @@ async fn details(env: Env) -> Verdict {
     Ok(())
 }
 
-/// Returns the error of a call that a foreign server responses with this text and code.
+/// Returns the error of a call to which a foreign server responds with this text and code.
 async fn error_from_foreign(env: &Env, text: &str, code: &str) -> Result<Error, String> {
     let foreign = env.foreign().await?;
     let mut requests = foreign.listen_to_requests("Fit").await?;

@@ -96,8 +96,8 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     Ok(())
 }
 
-/// Runs one client. Client 0 keeps one call in flight, each further client twice as many, up to
-/// 128.
+/// Runs one client. Client 0 keeps one call in flight, and each next client twice as many as the
+/// one before, up to 128.
 async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Result<ShopClient, String> {
     let client = env.client().await?;
     let lanes_open = 1 << number;

@@ -35,7 +35,7 @@ pub(super) const CASES: &[Case] = case_list! {
     "selection/client-default", "features C2", "the client's selection timeout is the default of its calls", client_default;
 };
 
-/// Far longer than a call takes that does not wait for this timeout.
+/// A timeout so long that no call reaches it by accident.
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 

@@ -293,7 +293,7 @@ async fn shutdown_eof(env: Env) -> Verdict {
     let (hatter, server, client) = pair(&env).await?;
     let stream = parade(&client).await?;
     exchange(&env, &stream, "top").await?;
-    // The handler needs a while until it can see the end.
+    // Keeps the handler busy, so that it sees the end only later.
     send(&stream, slow("slow", 300)).await?;
     env.until("the handler has it", || hatter.received().len() == 2).await?;
     env.within(LONG, server.shutdown()).await?;

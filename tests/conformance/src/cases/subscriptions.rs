@@ -295,7 +295,7 @@ async fn live(env: Env) -> Verdict {
         let mut updates = rumours(&listener).await?;
         rumour(&gossip, &text).await?;
         check_eq!(next(&env, &mut updates).await?, text, "the rumour");
-        // Only the next round's subscription must be in the queue.
+        // Leaves the queue, so that the next round's subscription is its only member.
         updates.close();
         check!(env.within(LONG, updates.next()).await?.is_none(), "there are more items");
     }
