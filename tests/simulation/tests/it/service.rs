@@ -74,7 +74,7 @@ fn the_seed_decides_all_that_happens() {
 }
 
 #[test]
-fn exactly_so_many_frames_are_lost_as_were_asked_for() {
+fn world_lose_drops_exactly_the_given_number_of_frames() {
     let world = World::new(7);
     let (ash, desk) = (world.node("ash"), world.node("desk"));
     world.run(async {
@@ -88,7 +88,7 @@ fn exactly_so_many_frames_are_lost_as_were_asked_for() {
 }
 
 #[test]
-fn nodes_that_are_parted_do_not_hear_each_other_until_that_is_mended() {
+fn parted_nodes_receive_nothing_from_each_other_until_healed() {
     let world = World::new(7);
     let (ash, desk) = (world.node("ash"), world.node("desk"));
     world.run(async {
@@ -101,7 +101,7 @@ fn nodes_that_are_parted_do_not_hear_each_other_until_that_is_mended() {
 }
 
 #[test]
-fn a_slow_node_takes_its_time_and_one_that_pauses_does_nothing() {
+fn a_slow_node_is_late_and_a_paused_node_does_nothing() {
     let world = World::new(7);
     let (ash, desk) = (world.node("ash"), world.node("desk"));
     world.run(async {
@@ -152,7 +152,7 @@ fn a_clock_that_is_set_ahead_makes_requests_expire() {
 }
 
 #[test]
-fn a_future_that_is_stuck_is_told_from_others() {
+fn a_stuck_future_is_reported() {
     let world = World::new(7);
     let deadlock = world.try_run(SECOND, std::future::pending::<()>());
     assert_eq!(deadlock, Err(Stuck::Deadlock { at: Duration::ZERO }));
@@ -186,7 +186,7 @@ fn a_seed_that_fails_is_the_last_that_runs() {
 }
 
 #[test]
-fn a_seed_that_is_none_is_refused() {
+fn an_invalid_seed_is_refused() {
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", "service::a_seed_that_fails_is_the_last_that_runs"]).env("PSRPC_SEED", "seven");
     let output = again.output().unwrap();
