@@ -20,7 +20,7 @@ use slab::Slab;
 #[derive(Clone, Default)]
 pub struct LocalBus(Arc<Lock<Channels>>);
 
-/// By legacy name.
+/// The subscribers by the legacy name of their channel.
 type Channels = BTreeMap<Box<str>, Subscribers>;
 
 /// The subscribers of one channel.
@@ -31,16 +31,16 @@ struct Subscribers {
 }
 
 impl LocalBus {
-    /// Returns a bus of its own.
+    /// Returns a new bus, separate from all others.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns the bus that a URL names: `local:`, or `local` for short, a bus of its own.
+    /// Returns a new bus for the URL `local:` or `local`.
     ///
     /// # Errors
     ///
-    /// When the URL has another scheme, or says more than `local:` can take.
+    /// Returns an error if the URL has another scheme, or text after `local:`.
     pub fn from_url(url: &str) -> Result<Self, UrlError> {
         match url.split_once(':') {
             Some(("local", "")) => Ok(Self::new()),
@@ -55,7 +55,7 @@ impl LocalBus {
         let mut wakes = WakeList::new();
         let mut channels = self.0.lock();
         let Some(subscribers) = channels.get_mut(channel.legacy()) else { return };
-        // Its end comes after all that was delivered, since nothing can be while the lock is held.
+        // The end comes after all deliveries, because deliveries need the lock, too.
         if let Some(sink) = subscribers.remove(kind, key) {
             sink.end(&mut wakes);
         }
@@ -117,7 +117,8 @@ impl Subscribers {
         }
     }
 
-    /// Hands a frame to every plain subscriber and to one of the queue, and returns how many got it.
+    /// Delivers a frame to every plain subscriber and to one member of the queue. Returns the
+    /// number of receivers.
     fn deliver(&mut self, frame: Frame, wakes: &mut WakeList) -> u64 {
         let queue = self.queue.next_turn();
         let receivers = self.plain.len() as u64 + u64::from(queue.is_some());
@@ -136,30 +137,30 @@ impl std::fmt::Debug for LocalBus {
     }
 }
 
-/// A URL that names no bus of this kind.
+/// The URL of a bus is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// It has no scheme.
-    #[error("{url:?} is no bus URL: it has no scheme, such as `local:`")]
+    /// The URL has no scheme.
+    #[error("invalid bus URL {url:?}: the scheme is missing (expected `local:`)")]
     NoScheme {
         /// The URL.
         url: String,
     },
-    /// It has a scheme of another bus, or of none.
-    #[error("{url:?}: no bus has the scheme `{scheme}:` here, only `local:`")]
+    /// The URL has the scheme of another bus, or an unknown one.
+    #[error("invalid bus URL {url:?}: the scheme `{scheme}:` is not supported (expected `local:`)")]
     Scheme {
         /// The URL.
         url: String,
-        /// Its scheme.
+        /// The scheme.
         scheme: String,
     },
-    /// It says more than `local:`.
-    #[error("{url:?}: `local:` takes nothing after the colon, and here is {rest:?}")]
+    /// The URL has text after `local:`.
+    #[error("invalid bus URL {url:?}: unexpected {rest:?} after `local:`")]
     Rest {
         /// The URL.
         url: String,
-        /// What it says after the scheme.
+        /// The text after the scheme.
         rest: String,
     },
 }
@@ -169,14 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_local_urls_name_a_local_bus() {
+    fn only_local_urls_are_accepted() {
         let error = |url| LocalBus::from_url(url).unwrap_err().to_string();
         assert!(LocalBus::from_url("local:").is_ok() && LocalBus::from_url("local").is_ok());
-        assert_eq!(error("redis://x"), "\"redis://x\": no bus has the scheme `redis:` here, only `local:`");
-        assert_eq!(error("here"), "\"here\" is no bus URL: it has no scheme, such as `local:`");
         assert_eq!(
-            error("local://x"),
-            "\"local://x\": `local:` takes nothing after the colon, and here is \"//x\""
+            error("redis://x"),
+            "invalid bus URL \"redis://x\": the scheme `redis:` is not supported (expected `local:`)"
         );
+        assert_eq!(error("here"), "invalid bus URL \"here\": the scheme is missing (expected `local:`)");
+        assert_eq!(error("local://x"), "invalid bus URL \"local://x\": unexpected \"//x\" after `local:`");
     }
 }

@@ -1,16 +1,14 @@
-//! The connection: made, watched, and made again.
-//!
-//! A bus has one task. It connects, and serves the connection until that is lost:
+//! The task that connects to a server and maintains the connection.
 //!
 //! ```text
 //!            +--> connect --> serve, in rounds --> lost --> wait --+
 //!            +-----------------------------------------------------+
 //! ```
 //!
-//! A round tells the server what is wanted of it, and ends with a round trip: a message that the
-//! bus sends to an inbox of its own. The server handles what it gets in order, so it has done by
-//! then what it was asked for. (The client library has no call for that: its `flush` ends once the
-//! bytes are written.)
+//! Each round sends requests to the server and ends with a round trip: the bus sends a message to
+//! its own inbox. The server handles requests in order, so they have been handled when that message
+//! arrives. (The client library has no such call: its `flush` completes once the bytes are
+//! written.)
 
 use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
@@ -33,21 +31,20 @@ use crate::signal::Signal;
 use crate::subscribe::{Round, Subscriptions};
 use crate::url::{Credentials, Servers};
 
-/// The address that the client library is left with, so that it does not connect again by itself:
-/// nobody can listen there. The bus does that, since it has to tell each loss, and to ask for the
-/// subscriptions in rounds.
-const NOWHERE: &str = "nats://127.0.0.1:0";
+/// An address where no server can listen. It keeps the client library from reconnecting by itself:
+/// the bus reconnects, because it reports each loss and sends the subscriptions in rounds.
+const UNREACHABLE: &str = "nats://127.0.0.1:0";
 
-/// After how many refusals of what was taken for granted, within about so long, some may be
-/// unknown: of the 128 errors that the client library keeps, so many are not answers to what is
-/// asked for.
-const MOST_REFUSALS: usize = 48;
-const REFUSALS_WITHIN: Duration = Duration::from_millis(100);
+/// The number of unexpected refusals within about [`REFUSAL_PERIOD`] after which some may have been
+/// missed. The client library buffers 128 errors; this is the part not reserved for refusals of
+/// pending requests.
+const MAX_REFUSALS: usize = 48;
+const REFUSAL_PERIOD: Duration = Duration::from_millis(100);
 
-/// What a bus, its subscriptions and its task have in common.
+/// State shared by a bus, its subscriptions and its task.
 pub(crate) struct Shared {
     servers: Servers,
-    /// The servers' URLs without credentials, for people.
+    /// The URLs of the servers without credentials, for errors.
     pub(crate) names: String,
     options: NatsOptions,
     client: ConnectOptions,
@@ -57,26 +54,25 @@ pub(crate) struct Shared {
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) monitor: Monitor,
     work: Arc<Signal>,
-    heard: Lock<Heard>,
+    status: Lock<ConnectionStatus>,
 }
 
-/// What the server has told, apart from messages.
+/// The state of the connection as reported by the client library.
 #[derive(Default)]
-struct Heard {
-    /// Whether nobody has the bus any more.
+struct ConnectionStatus {
+    /// Whether the bus was closed by dropping its last handle.
     closed: bool,
-    /// The number of the connection. What an earlier one told does not count.
+    /// The number of the connection. Events of earlier connections are ignored.
     connection: u64,
-    /// The last error that was no refusal.
-    words: Option<String>,
-    /// The refusals of what was taken for granted, in the period that began then, and in the one
-    /// before.
+    /// The last error of the server that was not a refusal.
+    last_error: Option<String>,
+    /// The number of unexpected refusals in the current period and in the previous one.
     refusals: [usize; 2],
-    counted_since: Option<Time>,
+    period_start: Option<Time>,
 }
 
-impl Heard {
-    /// Another connection begins.
+impl ConnectionStatus {
+    /// Resets the state for a new connection.
     fn begin(&mut self, connection: u64) {
         *self = Self { closed: self.closed, connection, ..Self::default() };
     }
@@ -104,85 +100,87 @@ impl Shared {
             subscriptions: Arc::new(subscriptions),
             monitor,
             work,
-            heard: Lock::default(),
+            status: Lock::default(),
         }
     }
 
-    /// Ends the bus, once what it was told before is done.
+    /// Ends the bus once everything accepted before is done.
     pub(crate) fn close(&self) {
-        self.heard.lock().closed = true;
+        self.status.lock().closed = true;
         self.work.notify();
     }
 
     fn is_closed(&self) -> bool {
-        self.heard.lock().closed
+        self.status.lock().closed
     }
 
-    /// Takes what the client library tells of a connection.
-    fn hear(&self, connection: u64, event: Event) {
-        if self.heard.lock().connection != connection {
+    /// Handles an event from the client library.
+    fn on_event(&self, connection: u64, event: Event) {
+        if self.status.lock().connection != connection {
             return;
         }
         match event {
-            Event::ServerError(ServerError::Other(text)) => self.hear_error(text),
-            Event::ServerError(error) => self.heard.lock().words = Some(error.to_string()),
-            // Readers leave nothing in the library's queues; but then it says so.
+            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text),
+            Event::ServerError(error) => self.status.lock().last_error = Some(error.to_string()),
+            // The readers keep the library's queues empty, but it may still report a drop.
             Event::SlowConsumer(_) => self.subscriptions.gap(),
             _ => {}
         }
     }
 
-    fn hear_error(&self, text: String) {
-        match Refused::read(&text) {
-            Some(Refused::Publish(subject)) => {
+    fn on_server_error(&self, text: String) {
+        match Refusal::parse(&text) {
+            Some(Refusal::Publish(subject)) => {
                 if !self.publisher.refused(subject, &text) {
                     self.count_refusal();
                 }
             }
-            Some(Refused::Subscription(subject, group)) => {
+            Some(Refusal::Subscription(subject, group)) => {
                 if self.subscriptions.refused(subject, group.as_ref(), &text, self.runtime.now()) {
                     self.count_refusal();
                 }
             }
-            Some(Refused::SomeSubscription) => self.subscriptions.refused_one(&text, self.runtime.now()),
-            None => self.heard.lock().words = Some(text),
+            Some(Refusal::UnnamedSubscription) => {
+                self.subscriptions.refused_unnamed(&text, self.runtime.now())
+            }
+            None => self.status.lock().last_error = Some(text),
         }
     }
 
     fn count_refusal(&self) {
         let now = self.runtime.now().time;
-        let mut heard = self.heard.lock();
-        if heard.counted_since.is_none_or(|since| now.since(since) >= REFUSALS_WITHIN) {
-            heard.refusals = [0, heard.refusals[0]];
-            heard.counted_since = Some(now);
+        let mut status = self.status.lock();
+        if status.period_start.is_none_or(|since| now.since(since) >= REFUSAL_PERIOD) {
+            status.refusals = [0, status.refusals[0]];
+            status.period_start = Some(now);
         }
-        heard.refusals[0] += 1;
-        drop(heard);
-        if self.may_have_missed() {
+        status.refusals[0] += 1;
+        drop(status);
+        if self.may_have_missed_refusals() {
             self.work.notify();
         }
     }
 
-    /// Returns `true` if the client library may have dropped an error that told of a refusal.
-    fn may_have_missed(&self) -> bool {
-        self.heard.lock().refusals.iter().sum::<usize>() >= MOST_REFUSALS
+    /// Returns `true` if the client library may have dropped the error of a refusal.
+    fn may_have_missed_refusals(&self) -> bool {
+        self.status.lock().refusals.iter().sum::<usize>() >= MAX_REFUSALS
     }
 }
 
-/// The task of a bus.
+/// The background task of a bus.
 pub(crate) struct Task {
     shared: Arc<Shared>,
-    /// The number of the connection that there is, or was last.
+    /// The number of the current or last connection.
     number: u64,
-    /// The servers that others have told of.
+    /// The servers announced by other servers.
     discovered: Vec<String>,
-    /// When the connection was lost, until there is another.
-    lost: Option<Now>,
-    /// Whether the bus was closed. If the task is dropped before, it has stopped.
+    /// The time when the connection was lost, until it is restored.
+    lost_at: Option<Now>,
+    /// Whether the bus was closed. If the task is dropped earlier, the bus has stopped.
     closed: bool,
 }
 
-/// A connection, as the task has it.
+/// An established connection.
 struct Connection {
     client: Client,
     inbox: Subscriber,
@@ -190,18 +188,18 @@ struct Connection {
     round_trips: u64,
 }
 
-/// A round whose round trip is under way.
-struct Trip {
+/// A round waiting for its round trip.
+struct PendingRoundTrip {
     round: Round,
     number: u64,
-    /// When the connection is given up.
+    /// The time when the connection is given up.
     deadline: Time,
 }
 
-type Flush = Pin<Box<dyn Future<Output = ()> + Send>>;
+type FlushFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Why an attempt to connect has failed.
-enum Attempt {
+/// The reason why an attempt to connect failed.
+enum ConnectFailure {
     Failed(String),
     Inbox,
     Stopped,
@@ -209,11 +207,13 @@ enum Attempt {
 
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, number: 0, discovered: Vec::new(), lost: None, closed: false }
+        Self { shared, number: 0, discovered: Vec::new(), lost_at: None, closed: false }
     }
 
-    /// Keeps the connection until the bus is closed. `first` is told once there is one, or why
-    /// there is none, unless the bus is to wait for its server.
+    /// Maintains the connection until the bus is closed.
+    ///
+    /// Reports the first connection to `first`, or the first failure unless the bus waits for a
+    /// server.
     pub(crate) async fn run(mut self, first: oneshot::Sender<Result<(), ConnectError>>) {
         let (mut first, mut failures) = (Some(first), 0);
         loop {
@@ -225,11 +225,11 @@ impl Task {
             match connected {
                 Ok(connection) => {
                     self.connected(&connection);
-                    // If nobody waits for it any more, the bus is closed.
+                    // If the receiver was dropped, the bus is closed.
                     first.take().map(|first| first.send(Ok(())));
                     let start = shared.runtime.now().time;
                     let Some(cause) = self.serve(connection).await else { break };
-                    // A server that drops what it has accepted is not asked again at once for ever.
+                    // Back off from a server that accepts connections and then drops them.
                     let served = shared.runtime.now().time.since(start);
                     failures = if served >= shared.options.reconnect_delay { 0 } else { failures + 1 };
                     self.report_loss(&cause);
@@ -242,7 +242,7 @@ impl Task {
                         break;
                     }
                     failures += 1;
-                    if self.lost.is_some() {
+                    if self.lost_at.is_some() {
                         let cause = match error {
                             ConnectError::Refused { cause, .. } => cause,
                             other => other.to_string(),
@@ -260,74 +260,74 @@ impl Task {
         self.closed = true;
     }
 
-    // --- to connect ------------------------------------------------------------------------------
+    // --- connecting ------------------------------------------------------------------------------
 
-    /// Connects to the first server that accepts, from any of them on.
+    /// Connects to the first server that accepts, starting with a random one when reconnecting.
     async fn connect(&mut self) -> Result<Connection, ConnectError> {
         let shared = Arc::clone(&self.shared);
         let mut addresses = shared.servers.addresses.clone();
         addresses.append(&mut self.discovered.clone());
         if self.number > 0 {
-            // Not everybody that has lost a server goes to the same one next.
-            let noise = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
+            // Spread the clients that lost the same server.
+            let jitter = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
             let len = addresses.len();
-            addresses.rotate_left(noise % len);
+            addresses.rotate_left(jitter % len);
         }
         let (servers, one) = (shared.names.clone(), addresses.len() == 1);
         let mut causes = Vec::new();
         for address in addresses {
             match self.connect_to(&address).await {
                 Ok(connection) => return Ok(connection),
-                Err(Attempt::Failed(cause)) if one => causes.push(cause),
-                Err(Attempt::Failed(cause)) => causes.push(format!("{address}: {cause}")),
-                Err(Attempt::Inbox) => {
+                Err(ConnectFailure::Failed(cause)) if one => causes.push(cause),
+                Err(ConnectFailure::Failed(cause)) => causes.push(format!("{address}: {cause}")),
+                Err(ConnectFailure::Inbox) => {
                     let prefix = shared.options.inbox_prefix.clone();
                     return Err(ConnectError::Inbox { servers, prefix });
                 }
-                Err(Attempt::Stopped) => return Err(ConnectError::Stopped { servers }),
+                Err(ConnectFailure::Stopped) => return Err(ConnectError::Stopped { servers }),
             }
         }
         Err(ConnectError::Refused { servers, cause: causes.join("; ") })
     }
 
-    async fn connect_to(&mut self, address: &str) -> Result<Connection, Attempt> {
+    async fn connect_to(&mut self, address: &str) -> Result<Connection, ConnectFailure> {
         let shared = Arc::clone(&self.shared);
         self.number += 1;
-        shared.heard.lock().begin(self.number);
+        shared.status.lock().begin(self.number);
         let limit = shared.options.connection_timeout;
-        let silent = || Attempt::Failed(format!("no NATS server answered within {limit:?}"));
+        let timed_out = || ConnectFailure::Failed(format!("no response from a NATS server within {limit:?}"));
         let (options, url) = (self.client_options(), address.to_owned());
         let connecting = shared.io.run(async move {
             let client = options.connect(url).await?;
-            // It is known, so this fails only when the connection was lost already.
-            let _ = client.set_server_pool(NOWHERE).await;
+            // The address is valid, so this fails only if the connection was lost already.
+            let _ = client.set_server_pool(UNREACHABLE).await;
             Ok(client)
         });
-        // A name may take long to resolve, and stand for several addresses.
+        // A host name may resolve slowly, and to several addresses.
         let client = match self.within(2 * limit, connecting).await {
             Some(Ok(Ok(client))) => client,
             Some(Ok(Err::<_, async_nats::ConnectError>(error))) => {
                 return Err(match error.kind() {
-                    ConnectErrorKind::TimedOut => silent(),
-                    _ => Attempt::Failed(error.to_string()),
+                    ConnectErrorKind::TimedOut => timed_out(),
+                    _ => ConnectFailure::Failed(error.to_string()),
                 });
             }
             Some(Err(NoResult::Panicked(text))) => {
-                return Err(Attempt::Failed(format!(
-                    "the NATS client library panicked; if the server requires TLS, this bus does not have it yet: {text}"
+                return Err(ConnectFailure::Failed(format!(
+                    "the NATS client library panicked, perhaps because the server requires TLS, which is not supported yet: {text}"
                 )));
             }
-            Some(Err(NoResult::Stopped)) => return Err(Attempt::Stopped),
-            None => return Err(silent()),
+            Some(Err(NoResult::Stopped)) => return Err(ConnectFailure::Stopped),
+            None => return Err(timed_out()),
         };
         let address = async_nats::Subject::from(client.new_inbox());
-        let lost = || Attempt::Failed(shared.loss());
+        let lost = || ConnectFailure::Failed(shared.loss_cause());
         let inbox = client.subscribe(address.clone()).await.map_err(|_| lost())?;
         let mut connection = Connection { client, inbox, address, round_trips: 0 };
         match self.within(limit, connection.round_trip()).await {
             Some(true) => Ok(connection),
             Some(false) => Err(lost()),
-            None => Err(Attempt::Inbox),
+            None => Err(ConnectFailure::Inbox),
         }
     }
 
@@ -346,16 +346,16 @@ impl Task {
             .connection_timeout(options.connection_timeout)
             .ping_interval(options.ping_interval)
             .client_capacity(CLIENT_CAPACITY)
-            // Each subject was checked before.
+            // Subjects are validated before.
             .skip_subject_validation(true)
             .max_reconnects(1)
             .event_callback(move |event| {
-                Weak::upgrade(&shared).inspect(|shared| shared.hear(number, event));
+                Weak::upgrade(&shared).inspect(|shared| shared.on_event(number, event));
                 ready(())
             })
     }
 
-    /// Returns what a future gives, or `None` if that takes longer than `limit`.
+    /// Returns the output of a future, or `None` if it takes longer than `limit`.
     async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         let runtime = &self.shared.runtime;
         tokio::select! {
@@ -368,12 +368,12 @@ impl Task {
     fn connected(&mut self, connection: &Connection) {
         let shared = &self.shared;
         let known = &shared.servers.addresses;
-        let told = connection.client.server_info().connect_urls.into_iter();
-        let told = told.map(|address| format!("nats://{address}"));
-        self.discovered = told.filter(|address| !known.contains(address)).collect();
+        let announced = connection.client.server_info().connect_urls.into_iter();
+        let announced = announced.map(|address| format!("nats://{address}"));
+        self.discovered = announced.filter(|address| !known.contains(address)).collect();
         shared.publisher.connected(connection.client.clone(), self.number);
         shared.subscriptions.connected();
-        if let Some(lost) = self.lost.take() {
+        if let Some(lost) = self.lost_at.take() {
             let after = shared.runtime.now().time.since(lost.time);
             shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
         }
@@ -382,82 +382,86 @@ impl Task {
     fn report_loss(&mut self, cause: &str) {
         let shared = &self.shared;
         let now = shared.runtime.now();
-        self.lost = Some(now);
+        self.lost_at = Some(now);
         let cause = shared.not_connected(cause);
         shared.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause }, &mut WakeList::new());
     }
 
-    // --- to serve --------------------------------------------------------------------------------
+    // --- serving ---------------------------------------------------------------------------------
 
-    /// Serves a connection until it is lost, and returns why; `None` if the bus was closed.
+    /// Serves a connection until it is lost. Returns the cause, or `None` if the bus was closed.
     async fn serve(&mut self, mut connection: Connection) -> Option<String> {
         let shared = Arc::clone(&self.shared);
-        let (mut trip, mut flush) = (None::<Trip>, None::<Flush>);
+        let (mut round_trip, mut flush) = (None::<PendingRoundTrip>, None::<FlushFuture>);
         let lost = loop {
             if flush.is_none() && shared.publisher.begin_flush() {
                 flush = Some(connection.flush());
             }
-            let wakes_at = shared.subscriptions.pass_time(shared.runtime.now().time);
-            if trip.is_none() {
+            let next_timer = shared.subscriptions.run_timers(shared.runtime.now().time);
+            if round_trip.is_none() {
                 let round = shared.subscriptions.begin_round();
                 if shared.publisher.begin_round() || !round.is_empty() {
-                    trip = Some(self.begin_round(&mut connection, round).await);
+                    round_trip = Some(self.begin_round(&mut connection, round).await);
                 } else if shared.is_closed() && shared.publisher.is_idle() {
-                    // What was accepted is still written, if that is possible.
+                    // Write what was accepted, if the connection still works.
                     let limit = shared.options.connection_timeout;
                     self.within(limit, connection.flush()).await;
                     return None;
                 }
             }
-            let next = trip.iter().map(|trip| trip.deadline).chain(wakes_at).min();
+            let next = round_trip.iter().map(|round_trip| round_trip.deadline).chain(next_timer).min();
             tokio::select! {
                 biased;
-                answer = connection.answer() => match answer {
-                    None => break shared.loss(),
-                    Some(number) => if let Some(trip) = trip.take_if(|trip| trip.number == number) {
-                        // The library's task that tells of refusals was woken before this one.
+                echo = connection.next_echo() => match echo {
+                    None => break shared.loss_cause(),
+                    Some(number) => if let Some(round_trip) = round_trip.take_if(|round_trip| round_trip.number == number) {
+                        // The library task that reports refusals was woken before this one. Let it
+                        // run first.
                         yield_now().await;
-                        self.end_round(trip.round);
+                        self.end_round(round_trip.round);
                     },
                 },
-                () = wait(&mut flush) => {
+                () = flushed(&mut flush) => {
                     flush = None;
                     shared.publisher.flushed();
                 }
                 () = shared.work.notified() => {}
                 () = sleep_until(&*shared.runtime, next) => {}
             }
-            if trip.as_ref().is_some_and(|trip| trip.deadline <= shared.runtime.now().time) {
-                break format!("no answer to a round trip within {:?}", shared.options.connection_timeout);
+            if round_trip.as_ref().is_some_and(|round_trip| round_trip.deadline <= shared.runtime.now().time)
+            {
+                break format!("no reply to a round trip within {:?}", shared.options.connection_timeout);
             }
-            if shared.may_have_missed() {
-                shared.subscriptions.take_care();
-                break "the server refused so much at once that some of it may be unknown".to_owned();
+            if shared.may_have_missed_refusals() {
+                shared.subscriptions.reduce_window();
+                break "the server refused so many requests at once that some errors may be lost".to_owned();
             }
         };
-        shared.subscriptions.lost(trip.map(|trip| trip.round), &shared.not_connected(&lost));
+        shared
+            .subscriptions
+            .lost(round_trip.map(|round_trip| round_trip.round), &shared.not_connected(&lost));
         shared.publisher.lost(&lost);
         Some(lost)
     }
 
-    /// Tells the server what a round wants of it.
-    async fn begin_round(&mut self, connection: &mut Connection, round: Round) -> Trip {
+    /// Sends the requests of a round to the server.
+    async fn begin_round(&mut self, connection: &mut Connection, round: Round) -> PendingRoundTrip {
         let shared = &self.shared;
         let deadline = shared.runtime.now().time + shared.options.connection_timeout;
-        // First: the server may limit how many there are.
-        for reader in &round.departing {
+        // Unsubscribe first, because the server may limit the number of subscriptions.
+        for reader in &round.closing {
             reader.unsubscribe().await;
         }
-        for ask in &round.asks {
-            // If it fails, the connection was lost.
-            if let Ok(subscriber) = ask.subscribe(&connection.client).await {
-                shared.subscriptions.asked(ask.id, subscriber);
+        for request in &round.requests {
+            // If this fails, the connection was lost.
+            if let Ok(subscriber) = request.subscribe(&connection.client).await {
+                shared.subscriptions.requested(request.id, subscriber);
             }
         }
-        Trip { round, number: connection.send().await, deadline }
+        PendingRoundTrip { round, number: connection.send_echo().await, deadline }
     }
 
-    /// The round trip has come to its end.
+    /// Handles the end of a round trip.
     fn end_round(&mut self, round: Round) {
         let shared = &self.shared;
         shared.publisher.end_round();
@@ -470,29 +474,29 @@ impl Shared {
         Failure::NotConnected { servers: self.names.clone(), cause: cause.to_owned() }.into()
     }
 
-    /// Returns why the connection was lost, as far as is known.
-    fn loss(&self) -> String {
-        let words = self.heard.lock().words.take();
-        words.unwrap_or_else(|| "the connection was lost".to_owned())
+    /// Returns the cause of a lost connection, as far as known.
+    fn loss_cause(&self) -> String {
+        let last_error = self.status.lock().last_error.take();
+        last_error.unwrap_or_else(|| "the connection was lost".to_owned())
     }
 }
 
 impl Connection {
-    /// Sends a message to the inbox, and returns its number.
-    async fn send(&mut self) -> u64 {
+    /// Sends a message to the inbox and returns its number.
+    async fn send_echo(&mut self) -> u64 {
         self.round_trips += 1;
         let payload = self.round_trips.to_be_bytes().to_vec();
-        // If this fails, the connection was lost, and the inbox ends.
+        // If this fails, the connection was lost and the inbox ends.
         let _ = self.client.publish(self.address.clone(), payload.into()).await;
         self.round_trips
     }
 
-    /// Returns the number of the next message that came back, or `None` once the connection was
+    /// Receives the next message in the inbox. Returns its number, or `None` if the connection was
     /// lost.
-    async fn answer(&mut self) -> Option<u64> {
+    async fn next_echo(&mut self) -> Option<u64> {
         loop {
             let message = poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx)).await?;
-            // Others may send to the inbox too.
+            // Other clients may send to the inbox, too.
             if let Ok(number) = <[u8; 8]>::try_from(&message.payload[..]) {
                 return Some(u64::from_be_bytes(number));
             }
@@ -501,19 +505,19 @@ impl Connection {
 
     /// Makes a round trip. Returns `false` if the connection was lost.
     async fn round_trip(&mut self) -> bool {
-        let number = self.send().await;
+        let number = self.send_echo().await;
         loop {
-            match self.answer().await {
-                Some(answer) if answer == number => return true,
+            match self.next_echo().await {
+                Some(echo) if echo == number => return true,
                 Some(_) => {}
                 None => return false,
             }
         }
     }
 
-    /// Returns a future that ends once what was handed to the client library is written, or the
-    /// connection was lost.
-    fn flush(&self) -> Flush {
+    /// Returns a future that completes once the client library has written everything so far, or
+    /// the connection was lost.
+    fn flush(&self) -> FlushFuture {
         let client = self.client.clone();
         Box::pin(async move { drop(client.flush().await) })
     }
@@ -534,7 +538,7 @@ async fn closed(shared: &Shared) {
     }
 }
 
-async fn wait(flush: &mut Option<Flush>) {
+async fn flushed(flush: &mut Option<FlushFuture>) {
     match flush {
         Some(flush) => flush.await,
         None => pending().await,
@@ -548,35 +552,35 @@ async fn sleep_until(runtime: &dyn Runtime, time: Option<Time>) {
     }
 }
 
-/// What a server refuses.
+/// A refusal reported by the server.
 #[derive(Debug, PartialEq)]
-enum Refused<'a> {
+enum Refusal<'a> {
     Publish(&'a str),
-    /// A subscription of this group, or of any.
+    /// A subscription to this subject, with its group if known.
     Subscription(&'a str, Option<Group>),
-    /// One of those that it was asked for.
-    SomeSubscription,
+    /// One of the pending subscriptions, not named.
+    UnnamedSubscription,
 }
 
-impl<'a> Refused<'a> {
-    fn read(text: &'a str) -> Option<Self> {
+impl<'a> Refusal<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
         let Some(rest) = text.strip_prefix("Permissions Violation for ") else {
             // "maximum subscriptions exceeded", "Invalid Subject"
             let text = text.to_ascii_lowercase();
             let is_one = text.contains("subscription") || text == "invalid subject";
-            return is_one.then_some(Refused::SomeSubscription);
+            return is_one.then_some(Refusal::UnnamedSubscription);
         };
         if let Some(rest) = rest.strip_prefix("Publish to \"") {
-            return Some(Refused::Publish(rest.split_once('"')?.0));
+            return Some(Refusal::Publish(rest.split_once('"')?.0));
         }
         let (subject, rest) = rest.strip_prefix("Subscription to \"")?.split_once('"')?;
         let group = match rest.strip_prefix(" using queue \"") {
             Some(rest) => Some(Group::Queue(rest.split_once('"')?.0.into())),
-            // A live one is refused without its group.
+            // The refusal of a live subscription does not name its group.
             None if rest.contains("(sid ") => None,
             None => Some(Group::Plain),
         };
-        Some(Refused::Subscription(subject, group))
+        Some(Refusal::Subscription(subject, group))
     }
 }
 
@@ -585,19 +589,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_what_it_is_about() {
-        let read = Refused::read;
+    fn a_refusal_is_parsed_with_its_subject_and_group() {
+        let parse = Refusal::parse;
         let text = "Permissions Violation for Subscription to \"SRV.Hats\"";
-        assert_eq!(read(text), Some(Refused::Subscription("SRV.Hats", Some(Group::Plain))));
+        assert_eq!(parse(text), Some(Refusal::Subscription("SRV.Hats", Some(Group::Plain))));
         let text = "Permissions Violation for Subscription to \"SRV.Hats.Q\" using queue \"bus\"";
         let group = Group::Queue("bus".into());
-        assert_eq!(read(text), Some(Refused::Subscription("SRV.Hats.Q", Some(group))));
+        assert_eq!(parse(text), Some(Refusal::Subscription("SRV.Hats.Q", Some(group))));
         let text = "Permissions Violation for Subscription to \"SRV.Hats.Q\" (sid \"3\")";
-        assert_eq!(read(text), Some(Refused::Subscription("SRV.Hats.Q", None)));
+        assert_eq!(parse(text), Some(Refusal::Subscription("SRV.Hats.Q", None)));
         let text = "Permissions Violation for Publish to \"SRV.Hats\"";
-        assert_eq!(read(text), Some(Refused::Publish("SRV.Hats")));
-        assert_eq!(read("maximum subscriptions exceeded"), Some(Refused::SomeSubscription));
-        assert_eq!(read("Invalid Subject"), Some(Refused::SomeSubscription));
-        assert_eq!(read("Stale Connection"), None);
+        assert_eq!(parse(text), Some(Refusal::Publish("SRV.Hats")));
+        assert_eq!(parse("maximum subscriptions exceeded"), Some(Refusal::UnnamedSubscription));
+        assert_eq!(parse("Invalid Subject"), Some(Refusal::UnnamedSubscription));
+        assert_eq!(parse("Stale Connection"), None);
     }
 }

@@ -1,44 +1,46 @@
-//! What can go wrong, in words that name the server and the cause, and no secret.
+//! Errors. They name the server and the cause, but no secret.
 
 use psrpc::BusError;
 
-/// Why no bus could be had.
+/// An error of connecting to a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// A URL that is none of a NATS server. It is not repeated, since a password may be anywhere in
-    /// it.
-    #[error("URL {number} of the NATS servers: {problem}; expected `nats://[user:password@]host[:port]`")]
+    /// A URL is invalid. The error does not show it, because it may contain a password.
+    #[error(
+        "invalid URL {number} of a NATS server: {problem}; expected `nats://[user:password@]host[:port]`"
+    )]
     Url {
-        /// Which of the URLs, from 1.
+        /// The position of the URL in the list, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// The problem with the URL.
         problem: UrlProblem,
     },
     /// No server accepted the connection.
-    #[error("no connection to {servers}: {cause}")]
+    #[error("cannot connect to {servers}: {cause}")]
     Refused {
         /// The servers, without credentials.
         servers: String,
-        /// What it said, or what happened instead; of several servers, the same for each.
+        /// The error of the server or the operating system. With several servers, one error per
+        /// server.
         cause: String,
     },
-    /// The server does not return a message that the bus sends to its own inbox, so the bus could
-    /// not know when a subscription is live.
+    /// The server does not return messages that the bus sends to its own inbox. Without them the
+    /// bus cannot know when a subscription is live.
     #[error(
-        "{servers} does not answer on an inbox: is the user allowed to publish and subscribe to `{prefix}.>`?"
+        "no message from {servers} on the inbox of the bus: allow the user to publish and subscribe to `{prefix}.>`"
     )]
     Inbox {
         /// The servers, without credentials.
         servers: String,
-        /// What the inboxes of the client begin with.
+        /// The prefix of the inbox subjects.
         prefix: String,
     },
-    /// The thread that the bus needs off tokio could not be started.
-    #[error("no thread for the NATS client: {0}")]
+    /// The thread needed on runtimes other than tokio could not be started.
+    #[error("cannot start the thread of the NATS client: {0}")]
     Thread(#[source] std::io::Error),
     /// The runtime has shut down.
-    #[error("no connection to {servers}: the runtime of the bus has shut down")]
+    #[error("cannot connect to {servers}: the runtime of the bus has shut down")]
     Stopped {
         /// The servers, without credentials.
         servers: String,
@@ -55,50 +57,48 @@ impl From<ConnectError> for psrpc::Error {
     }
 }
 
-/// What is wrong with a URL.
+/// The problem with a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlProblem {
-    /// It has no scheme.
-    #[error("it has no scheme")]
+    /// The URL has no scheme.
+    #[error("the scheme is missing")]
     NoScheme,
-    /// It has the scheme of something else.
-    #[error("`{0}:` is not the scheme of a NATS server")]
+    /// The scheme is not the scheme of a NATS server.
+    #[error("the scheme `{0}:` is not supported")]
     Scheme(String),
-    /// It asks for TLS.
-    #[error("`tls:` needs TLS, which this bus does not have yet")]
+    /// The scheme requires TLS.
+    #[error("TLS (`tls:`) is not supported yet")]
     Tls,
-    /// It names no host, or none that can be.
-    #[error("it names no host")]
+    /// The host is missing or invalid.
+    #[error("the host is missing or invalid")]
     Host,
-    /// Its port is no port.
-    #[error("its port is not a number from 1 to 65535")]
+    /// The port is invalid.
+    #[error("the port is not a number from 1 to 65535")]
     Port,
-    /// Its user or password has a percent sign that stands for nothing.
-    #[error("its user or password is not percent-encoded UTF-8")]
+    /// The user or password contains an invalid percent sequence, or is not UTF-8.
+    #[error("the user or password is not percent-encoded UTF-8")]
     Credentials,
 }
 
-/// Why a frame was not published, or a subscription failed or is interrupted.
+/// The reason why publishing failed, or a subscription failed or was interrupted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("{0:?} cannot be a NATS subject: it {1}")]
+    #[error("invalid NATS subject {0:?}: {1}")]
     Subject(String, &'static str),
     #[error(
-        "a frame of {size} bytes on {subject:?} is over the limit of {limit} bytes of the NATS server (max_payload)"
+        "frame too large for {subject:?}: {size} bytes, but the NATS server accepts {limit} (max_payload)"
     )]
     TooLarge { subject: String, size: usize, limit: usize },
     #[error("not connected to {servers}: {cause}")]
     NotConnected { servers: String, cause: String },
-    #[error("the connection to {servers} was lost while the frame was on its way")]
+    #[error("the connection to {servers} was lost while the frame was being sent")]
     Lost { servers: String },
     #[error("{servers} refused the subscription to {subject:?}: {text}")]
     SubscriptionRefused { servers: String, subject: String, text: String },
-    #[error("{servers} refused what was published on {subject:?}: {text}")]
+    #[error("{servers} refused the publish on {subject:?}: {text}")]
     PublishRefused { servers: String, subject: String, text: String },
-    #[error(
-        "the frame on {subject:?} could not be encoded: its task was dropped by its runtime, or it panicked"
-    )]
+    #[error("cannot encode the frame for {subject:?}: the task was dropped by its runtime, or it panicked")]
     NotEncoded { subject: String },
     #[error("the bus is closed")]
     Closed,

@@ -1,4 +1,4 @@
-//! What fuzzing gets hold of: the subscriptions, as what a server sends reaches them.
+//! Entry points for fuzzing: subscriptions that receive messages from the fuzz target.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::options::NatsOptions;
 use crate::subject;
 use crate::subscribe::{ListenerId, Subscriptions};
 
-/// Subscriptions to subjects, each of which is live at once. The first subject has the number 1.
+/// Subscriptions that are live immediately. Subjects are numbered from 1.
 pub struct Subjects(Arc<Subscriptions>);
 
-/// Names a listener.
+/// Identifies a listener.
 #[derive(Debug)]
 pub struct SubjectListener(ListenerId);
 
@@ -27,7 +27,7 @@ impl Subjects {
         Self(Arc::new(subscriptions))
     }
 
-    /// Adds a listener, if the channel's name can be a subject.
+    /// Adds a listener. Returns `None` if the channel name is not a valid subject.
     pub fn add(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Option<SubjectListener> {
         subject::check(channel.server()).ok()?;
         let id = self.0.subscribe(channel, kind, sink, &mut WakeList::new())?;
@@ -41,16 +41,16 @@ impl Subjects {
         self.round();
     }
 
-    /// Takes what a server sends on the subject with this number.
+    /// Handles a message from the server on a subject.
     pub fn receive(&self, subject: u64, payload: Bytes) {
         self.0.route(subject, payload, &mut WakeList::new());
     }
 
     fn round(&self) {
-        // One is confirmed by the round after its own.
+        // A subscription is confirmed by the round after its own.
         for _ in 0..2 {
             let round = self.0.begin_round();
-            round.asks.iter().for_each(|ask| self.0.asked(ask.id, None));
+            round.requests.iter().for_each(|request| self.0.requested(request.id, None));
             self.0.end_round(round, psrpc::Time::from_nanos(0));
         }
     }

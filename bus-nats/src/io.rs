@@ -1,4 +1,4 @@
-//! Where the NATS client library runs: on the caller's tokio, or on a thread of the bus.
+//! The runtime of the NATS client library: the caller's tokio runtime, or a thread of the bus.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -11,17 +11,17 @@ use psrpc::Runtime;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
-/// Where the client library runs. It spawns tasks of its own there.
+/// The runtime of the client library, which spawns its own tasks there.
 pub(crate) enum Io {
-    /// The caller's runtime, which is tokio.
+    /// The caller's tokio runtime.
     Caller(Arc<dyn Runtime>),
     Thread(IoThread),
 }
 
-/// Why a future has no result.
+/// The reason why a future has no result.
 #[derive(Debug)]
 pub(crate) enum NoResult {
-    /// It panicked, with this message.
+    /// The future panicked with this message.
     Panicked(String),
     /// The runtime has shut down.
     Stopped,
@@ -35,7 +35,7 @@ impl Io {
         IoThread::new().await.map(Io::Thread)
     }
 
-    /// Runs a future to its end, within tokio. A panic in it is contained.
+    /// Runs a future to completion within tokio, and catches its panics.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -47,7 +47,7 @@ impl Io {
                 Ok(poll) => poll.map(Ok),
                 Err(panic) => Err(NoResult::Panicked(message(&*panic))).into(),
             });
-            // If nobody waits for it any more, the bus was given up.
+            // If the receiver was dropped, the connection attempt was given up.
             let _ = sender.send(caught.await);
         });
         match self {
@@ -63,18 +63,18 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// A thread with a tokio runtime, which ends when this is dropped.
+/// A thread with a tokio runtime. Dropping the handle ends the thread.
 pub(crate) struct IoThread {
     handle: Handle,
-    _ends_when_dropped: mpsc::Sender<Infallible>,
+    _shutdown: mpsc::Sender<Infallible>,
 }
 
 impl IoThread {
     async fn new() -> io::Result<Self> {
         let (started, start) = oneshot::channel();
-        let (ends_when_dropped, mut dropped) = mpsc::channel(1);
-        // The runtime is made within the thread, so that it is dropped there in any case: tokio
-        // forbids that in a task.
+        let (shutdown, mut dropped) = mpsc::channel(1);
+        // The thread creates and drops the runtime itself, because tokio forbids dropping a runtime
+        // within a task.
         let run = move || match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 let _ = started.send(Ok(runtime.handle().clone()));
@@ -83,7 +83,7 @@ impl IoThread {
             Err(error) => _ = started.send(Err(error)),
         };
         thread::Builder::new().name("psrpc-nats".to_owned()).spawn(run)?;
-        let handle = start.await.unwrap_or_else(|_| Err(io::Error::other("it ended at once")))?;
-        Ok(Self { handle, _ends_when_dropped: ends_when_dropped })
+        let handle = start.await.unwrap_or_else(|_| Err(io::Error::other("the thread ended immediately")))?;
+        Ok(Self { handle, _shutdown: shutdown })
     }
 }

@@ -154,10 +154,10 @@ use crate::connection::{Shared, Task};
 use crate::io::Io;
 use crate::url::Servers;
 
-/// A bus over NATS. Cheap to clone; all clones are one bus, on one connection.
+/// A bus over NATS. Cheap to clone; all clones share one connection.
 ///
-/// The connection is closed when the last clone and the last subscription are gone, and what was
-/// published by then is written.
+/// Dropping the last clone and the last subscription closes the connection, after the bus has sent
+/// every frame that was published before.
 #[derive(Clone)]
 pub struct NatsBus(Arc<CloseOnDrop>);
 
@@ -170,14 +170,15 @@ impl Drop for CloseOnDrop {
 }
 
 impl NatsBus {
-    /// Connects to the first server that accepts, of URLs with commas between them:
-    /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are
-    /// percent-encoded; those of the first URL that has any are used for all servers. The bus
-    /// [runs](crate#where-it-runs) on `runtime`.
+    /// Connects to the first server that accepts, from a comma-separated list of URLs of the form
+    /// `nats://[user:password@]host[:port]` or `nats://token@host`.
+    ///
+    /// Users and passwords are percent-encoded. The first credentials in the list are used for all
+    /// servers. The bus [runs](crate#where-it-runs) on `runtime`.
     ///
     /// # Errors
     ///
-    /// When a URL is not one of a NATS server, or no server accepts the connection.
+    /// Returns an error if a URL is invalid or no server accepts the connection.
     pub async fn connect(urls: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(urls, runtime, NatsOptions::new()).await
     }
@@ -186,7 +187,7 @@ impl NatsBus {
     ///
     /// # Errors
     ///
-    /// As for [`connect`](Self::connect).
+    /// Returns the errors of [`connect`](Self::connect).
     pub async fn connect_with(
         urls: &str,
         runtime: impl Runtime,
@@ -195,14 +196,15 @@ impl NatsBus {
         Self::from_client(urls, ConnectOptions::new(), runtime, options).await
     }
 
-    /// Connects with settings of the client library too: for what [`NatsOptions`] does not have.
+    /// Connects with options of the client library, for settings that [`NatsOptions`] does not
+    /// have.
     ///
-    /// The bus sets what its own options name, the event callback, the capacity of the client and
-    /// how often that connects again, which is never: the bus does.
+    /// The bus overrides the settings that [`NatsOptions`] has, the event callback, the client
+    /// capacity and the number of reconnects: the bus reconnects by itself.
     ///
     /// # Errors
     ///
-    /// As for [`connect`](Self::connect).
+    /// Returns the errors of [`connect`](Self::connect).
     pub async fn from_client(
         urls: &str,
         client: ConnectOptions,
@@ -216,7 +218,7 @@ impl NatsBus {
         let bus = Self(Arc::new(CloseOnDrop(Arc::clone(&shared))));
         let (first, connected) = oneshot::channel();
         runtime.spawn(Box::pin(Task::new(Arc::clone(&shared)).run(first)));
-        // A task that is gone was dropped by its runtime.
+        // The sender is dropped only if the runtime dropped the task.
         let stopped = || Err(ConnectError::Stopped { servers: shared.names.clone() });
         connected.await.unwrap_or_else(|_| stopped())?;
         Ok(bus)

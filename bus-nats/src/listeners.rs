@@ -1,4 +1,4 @@
-//! The listeners of one channel, and whose turn it is among those of a queue.
+//! The listeners of one channel, and the order in which the listeners of a queue take turns.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use psrpc::bus::{RoundRobin, Sink, WakeList};
 use psrpc::proto::Frame;
 use slab::Slab;
 
-/// Who shares the messages of a subject.
+/// How the messages of a subject are shared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Group {
-    /// Nobody: each subscription gets all of them.
+    /// Every subscription receives every message.
     Plain,
-    /// The members of a queue group, by its name.
+    /// One member of the queue group with this name receives each message.
     Queue(Arc<str>),
 }
 
@@ -19,33 +19,33 @@ pub(crate) enum Group {
 #[derive(Default)]
 pub(crate) struct Listeners {
     pub(crate) all: Slab<Listener>,
-    /// Those of a queue that stay and know that they are live.
+    /// The listeners of a queue that are live and not leaving.
     pub(crate) turns: RoundRobin<usize>,
 }
 
 pub(crate) struct Listener {
     pub(crate) sink: Sink,
-    pub(crate) told: Notified,
-    /// Its key among the turns.
+    pub(crate) state: ListenerState,
+    /// The key of the listener in `turns`.
     pub(crate) turn: Option<usize>,
-    pub(crate) leaves: bool,
+    pub(crate) leaving: bool,
 }
 
-/// What a listener knows of its subscription.
+/// The state of a listener's subscription, as reported to the listener.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Notified {
-    Nothing,
+pub(crate) enum ListenerState {
+    New,
     Live,
     Interrupted,
 }
 
 impl Listeners {
-    pub(crate) fn revive(&mut self, key: usize, group: &Group, wakes: &mut WakeList) {
+    pub(crate) fn mark_live(&mut self, key: usize, group: &Group, wakes: &mut WakeList) {
         let listener = &mut self.all[key];
-        if listener.leaves || listener.told == Notified::Live {
+        if listener.leaving || listener.state == ListenerState::Live {
             return;
         }
-        listener.told = Notified::Live;
+        listener.state = ListenerState::Live;
         listener.sink.live(wakes);
         if *group != Group::Plain && listener.turn.is_none() {
             listener.turn = Some(self.turns.insert(key));
@@ -56,9 +56,9 @@ impl Listeners {
         match group {
             Group::Plain => {
                 let all = self.all.iter().map(|(_, listener)| listener);
-                let mut told = all.filter(|listener| listener.told != Notified::Nothing);
-                if let Some(first) = told.next() {
-                    told.for_each(|listener| listener.sink.deliver(frame.clone(), wakes));
+                let mut notified = all.filter(|listener| listener.state != ListenerState::New);
+                if let Some(first) = notified.next() {
+                    notified.for_each(|listener| listener.sink.deliver(frame.clone(), wakes));
                     first.sink.deliver(frame, wakes);
                 }
             }
@@ -70,14 +70,14 @@ impl Listeners {
         }
     }
 
-    /// Returns the listener whose turn it is; if nobody's, one that leaves gets what is on its way,
-    /// and at last a newcomer what would be lost.
+    /// Returns the next listener of a queue. If no listener is active, prefers a leaving one, which
+    /// is still entitled to frames, over a new one.
     fn next(&mut self) -> Option<&Listener> {
         if let Some(key) = self.turns.next_turn() {
             return self.all.get(*key);
         }
-        let leaves =
-            self.all.iter().find(|(_, listener)| listener.leaves && listener.told != Notified::Nothing);
-        leaves.or_else(|| self.all.iter().next()).map(|(_, listener)| listener)
+        let leaving =
+            self.all.iter().find(|(_, listener)| listener.leaving && listener.state != ListenerState::New);
+        leaving.or_else(|| self.all.iter().next()).map(|(_, listener)| listener)
     }
 }

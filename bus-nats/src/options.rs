@@ -1,4 +1,4 @@
-//! What can be chosen about a connection.
+//! Options of the bus and their defaults.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use psrpc::proto::{Compression, FrameLimits};
 
-/// The longest delay before a refused subscription is asked for again.
+/// The maximum delay before a refused subscription is requested again.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What can be chosen about a connection; each has a default.
+/// Options of a [`NatsBus`](crate::NatsBus).
 #[derive(Clone, Debug)]
 pub struct NatsOptions {
     pub(crate) name: String,
@@ -42,59 +42,60 @@ impl Default for NatsOptions {
 }
 
 impl NatsOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The name that the server lists the connection by. Default `psrpc`.
+    /// Sets the name of the connection in the server's monitoring. Default: `psrpc`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// What the subjects of the bus's own inboxes begin with: the user must be allowed to publish
-    /// and subscribe to everything below it. Default `_INBOX`.
+    /// Sets the prefix of the inbox subjects of the bus. The user must be allowed to publish and
+    /// subscribe to `<prefix>.>`. Default: `_INBOX`.
     #[must_use]
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.inbox_prefix = prefix.into();
         self
     }
 
-    /// How many bytes of frames wait for the connection before the bus is full; one frame more at
-    /// most. Default 8 MiB.
+    /// Sets the maximum size of the frames waiting to be published, in bytes. One frame may exceed
+    /// it. Default: 8 MiB.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
         self
     }
 
-    /// How long a server may take to let us in. Default 2 s.
+    /// Sets the timeout of one attempt to connect to a server. Default: 2 s.
     #[must_use]
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
         self
     }
 
-    /// How long to wait between two attempts to connect again, at most: the first is made at once,
-    /// each wait is up to twice the one before, with jitter, and there is no last one. Default
-    /// 1 s.
+    /// Sets the maximum delay between two attempts to reconnect. Default: 1 s.
+    ///
+    /// The first attempt is immediate. Each later delay is up to twice as long as the previous one,
+    /// with jitter. The number of attempts is not limited.
     #[must_use]
     pub fn reconnect_delay(mut self, longest: Duration) -> Self {
         self.reconnect_delay = longest;
         self
     }
 
-    /// How often a silent server is asked whether it is there; after two questions without an
-    /// answer the connection is given up. Default 10 s.
+    /// Sets how often the bus pings an idle server. The connection is lost after two pings without
+    /// a response. Default: 10 s.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
         self
     }
 
-    /// What a frame may carry: one beyond a limit is handed on undecoded. Default
+    /// Sets the limits for decoding frames. Frames beyond a limit are delivered undecoded. Default:
     /// [`FrameLimits::DEFAULT`].
     #[must_use]
     pub fn frame_limits(mut self, limits: FrameLimits) -> Self {
@@ -102,32 +103,38 @@ impl NatsOptions {
         self
     }
 
-    /// Compresses the frames that the bus publishes from a [threshold](Compression::threshold) on.
-    /// Every peer of the fleet must be able to read that: Go peers since v0.7.6, and this
-    /// project's. The server's `max_payload` then applies to the compressed frame. Default: no
-    /// compression. Compressed frames that come in are read in any case.
+    /// Compresses published frames whose size reaches a [threshold](Compression::threshold).
+    /// Default: no compression.
+    ///
+    /// All peers must support compression: Go peers since v0.7.6, and all versions of this crate.
+    /// The server's `max_payload` applies to the compressed frame. The bus always accepts
+    /// compressed frames.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 
-    /// Whether connecting waits for a server that lets us in, instead of failing when none does.
-    /// Dropping the future gives up. Default `false`.
+    /// Sets whether connecting retries until a server accepts the bus, instead of returning the
+    /// first error. Default: `false`.
+    ///
+    /// Dropping the future cancels the attempts.
     #[must_use]
     pub fn wait_for_server(mut self, wait: bool) -> Self {
         self.wait_for_server = wait;
         self
     }
 
-    /// Gives the queue subscriptions to the updates of a method a queue group of their own.
-    /// `service` and `method` are the names that the channels have.
+    /// Gives the queue subscriptions to the updates of a method their own queue group. Default: no
+    /// method.
     ///
-    /// Without it all queue subscriptions of a service share one queue group: the servers of its
-    /// queue-routed methods and the subscribers to its updates [take messages from each
-    /// other](crate#updates-and-requests). Set it on every bus of the fleet. It is safe where
-    /// no Go client subscribes to the same updates: a Go client stays in the shared group, so
-    /// that each update would be handled twice. Default: no method.
+    /// `service` and `method` are the names used in the channels. Without this option, all queue
+    /// subscriptions of a service share one queue group: the servers of its queue-routed methods
+    /// and the subscribers to its updates [take messages from each
+    /// other](crate#updates-and-requests).
+    ///
+    /// Set the option on every bus of the fleet. Use it only for updates that no Go client
+    /// subscribes to: Go clients stay in the shared group, so each update would be handled twice.
     #[must_use]
     pub fn separate_updates(mut self, service: impl Into<String>, method: impl Into<String>) -> Self {
         self.separate_updates.insert((service.into(), method.into()));
@@ -135,15 +142,15 @@ impl NatsOptions {
     }
 }
 
-/// How long to wait before an attempt: none before the first, then 20 ms and twice as much each
-/// time, up to `longest`; of that a random part between half and all.
+/// Returns the delay before an attempt: none before the first, 20 ms before the second, doubling up
+/// to `longest`. A random part of up to one half is subtracted.
 pub(crate) fn delay(attempt: usize, longest: Duration) -> Duration {
     if attempt <= 1 {
         return Duration::ZERO;
     }
     let doublings = u32::try_from(attempt - 2).unwrap_or(u32::MAX);
     let full = Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(doublings)).min(longest);
-    // A new hasher's keys are as random as jitter has to be.
+    // The keys of a new hasher are random enough for jitter.
     let random = RandomState::new().hash_one(attempt) % 1024;
     full / 2 + full * u32::try_from(random).unwrap_or(0) / 2048
 }

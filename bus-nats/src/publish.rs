@@ -1,13 +1,14 @@
-//! PublishFuture: from an offer to the connection.
+//! Publishing: the path of a frame from the offer to the connection.
 //!
-//! A frame takes its place in a queue, under the locks of those who publish. It leaves once these locks are free: the
-//! waker that the queue adds to the publisher's [`WakeList`] encodes what is queued and hands it to the client library, on
-//! the publisher's own thread. If another thread is doing so already, that one takes the new frame too. With many calls in
-//! flight a task does it instead, after one turn of the executor ([`Pace`]).
+//! A frame is queued under the locks of the publisher and sent once they are free: the queue adds a
+//! waker to the publisher's [`WakeList`], which encodes the queued frames and passes them to the
+//! client library on the publisher's thread. If another thread is already sending, it takes the new
+//! frame too. When many calls are in flight, a task sends instead, after one turn of the executor
+//! ([`Pace`]).
 //!
 //! ```text
-//! queued --> encoded, small ones here, large ones in a task --> handed over --> confirmed by a round trip,
-//!                                                                               unless the subject is known
+//! queued --> encoded (large frames in a task) --> sent --> confirmed by a round trip, unless the
+//!                                                          subject is known to be allowed
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,72 +30,72 @@ use crate::permissions::{Permissions, Unconfirmed};
 use crate::signal::Signal;
 use crate::subject;
 
-/// From this size on a frame is encoded in a task of its own.
+/// The size from which a frame is encoded in its own task.
 const LARGE: usize = 64 * 1024;
-/// What a frame counts for beside its value. Its encoding adds less, apart from metadata.
+/// The bytes that a frame counts in addition to its value. Its encoding adds less, except for
+/// metadata.
 const FRAME_BYTES: usize = 512;
-/// How much the client library is handed before it has written any of it.
-const MOST_UNWRITTEN: Size = Size { bytes: 512 * 1024, frames: 1024 };
-/// After how much the library is asked to tell when it has written that.
+/// The maximum amount passed to the client library and not written yet.
+const MAX_UNWRITTEN: Size = Size { bytes: 512 * 1024, frames: 1024 };
+/// The amount after which a flush is started, to learn when it is written.
 const FLUSH_AFTER: Size = Size { bytes: 256 * 1024, frames: 512 };
-/// How many frames are encoded before any of them is handed over.
+/// The maximum number of frames that are encoded before the first of them is sent.
 const BATCH: usize = 64;
 
-/// How many commands the client library has room for: more than it is handed before it has written
-/// them.
-pub(crate) const CLIENT_CAPACITY: usize = 2 * MOST_UNWRITTEN.frames;
+/// The capacity of the client library: more than the bus passes to it before it has written.
+pub(crate) const CLIENT_CAPACITY: usize = 2 * MAX_UNWRITTEN.frames;
 
-/// Publishes frames on the connection, while there is one.
+/// Publishes frames on the current connection.
 pub(crate) struct Publisher {
     queue: Lock<Queue>,
     servers: String,
     limit: usize,
     compression: Option<Compression>,
     runtime: Arc<dyn Runtime>,
-    /// Tells the bus's task that a flush or a round trip is needed.
+    /// Wakes the task of the bus when a flush or a round trip is needed.
     work: Arc<Signal>,
 }
 
 struct Queue {
-    connection: Connection,
+    connection: ConnectionState,
     frames: VecDeque<QueuedFrame>,
-    /// How much was accepted and not handed over.
+    /// The size of the frames that were accepted and not sent yet.
     bytes: usize,
-    /// The frames that wait for a large one of their channel, which is being encoded; by channel.
+    /// The frames waiting for a large frame of their channel to be encoded, by channel.
     held_back: BTreeMap<Box<str>, VecDeque<QueuedFrame>>,
-    /// Whether a thread is handing frames over.
+    /// Whether a thread is sending.
     sending: bool,
-    /// What was handed over since the flush under way began.
-    handed: Size,
-    /// What the flush under way covers.
+    /// The amount sent since the current flush began.
+    unflushed: Size,
+    /// The amount covered by the current flush.
     flushing: Size,
     permissions: Permissions,
     pace: Pace,
-    /// The tasks that wait for room.
+    /// The tasks waiting for room.
     wakers: Vec<Waker>,
 }
 
-enum Connection {
-    Up(Up),
+enum ConnectionState {
+    Up(LiveConnection),
     Down(String),
     Stopped,
 }
 
-/// A connection that there is.
+/// An established connection.
 #[derive(Clone)]
-struct Up {
+struct LiveConnection {
     client: Client,
     max_payload: usize,
-    /// Tells it from earlier ones.
+    /// Distinguishes the connection from earlier ones.
     number: u64,
 }
 
-/// A frame that waits for its turn.
+/// A frame waiting to be sent.
 struct QueuedFrame {
     subject: Subject,
     channel: Channel,
     content: Content,
-    /// `None` where the result was told when the frame was accepted.
+    /// `None` if the result was reported when the frame was accepted.
     receipt: Option<Receipt>,
     bytes: usize,
 }
@@ -102,7 +103,7 @@ struct QueuedFrame {
 enum Content {
     Frame(Frame),
     Encoded(Bytes),
-    /// The task that was to encode it has ended without doing so.
+    /// The task that encodes the frame was dropped or panicked.
     Failed,
 }
 
@@ -120,12 +121,12 @@ impl Publisher {
         work: Arc<Signal>,
     ) -> Self {
         let queue = Queue {
-            connection: Connection::Down("it was never connected".to_owned()),
+            connection: ConnectionState::Down("not connected yet".to_owned()),
             frames: VecDeque::new(),
             bytes: 0,
             held_back: BTreeMap::new(),
             sending: false,
-            handed: Size::default(),
+            unflushed: Size::default(),
             flushing: Size::default(),
             permissions: Permissions::default(),
             pace: Pace::default(),
@@ -135,8 +136,10 @@ impl Publisher {
         Self { queue: Lock::new(queue), servers, limit, compression, runtime, work }
     }
 
-    /// Takes a frame, if there is room for it. Its result is known at once if its subject is known to be allowed and its
-    /// size is within the server's limit: NATS confirms nothing. Otherwise a receipt tells it later.
+    /// Queues a frame, if there is room.
+    ///
+    /// NATS does not confirm publishes. The result is known immediately if the subject is known to
+    /// be allowed and the frame is within the server's limit. Otherwise a receipt reports it later.
     pub(crate) fn publish(
         self: &Arc<Self>,
         offer: Offer<'_>,
@@ -144,19 +147,19 @@ impl Publisher {
     ) -> Result<Accepted, Full> {
         let mut queue = self.queue.lock();
         let max_payload = match &queue.connection {
-            Connection::Up(up) => up.max_payload,
-            Connection::Down(cause) => {
+            ConnectionState::Up(connection) => connection.max_payload,
+            ConnectionState::Down(cause) => {
                 let failure = Failure::NotConnected { servers: self.servers.clone(), cause: cause.clone() };
                 return Ok(Accepted::Failed(failure.into()));
             }
-            Connection::Stopped => return Ok(Accepted::Failed(Failure::Stopped.into())),
+            ConnectionState::Stopped => return Ok(Accepted::Failed(Failure::Stopped.into())),
         };
         if queue.bytes >= self.limit {
             return Err(Full);
         }
         let bytes = offer.frame().value_len() + FRAME_BYTES;
         let allowed = queue.permissions.allowed(offer.channel().server());
-        // The channel's name in the envelope, and the type of a user's message, come on top.
+        // The envelope also holds the channel name and, for user messages, the type.
         let is_small = bytes < LARGE && 2 * bytes <= max_payload;
         let frame = match allowed {
             Some(subject) if is_small => {
@@ -180,14 +183,14 @@ impl Publisher {
         let accepted = if frame.receipt.is_none() { Accepted::Done(None) } else { Accepted::Later };
         queue.bytes += bytes;
         queue.frames.push_back(frame);
-        // The frames before it have a waker already.
+        // If other frames are queued, a waker is registered already.
         if queue.frames.len() == 1 && !queue.sending {
             wakes.push(Waker::from(Arc::clone(self)));
         }
         Ok(accepted)
     }
 
-    /// Ready when there is room.
+    /// Completes when there is room.
     pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut queue = self.queue.lock();
         if queue.bytes < self.limit {
@@ -199,36 +202,40 @@ impl Publisher {
         Poll::Pending
     }
 
-    /// Hands what is queued to the client library, unless another thread is doing so.
+    /// Passes queued frames to the client library, unless another thread is doing so.
     fn send(self: &Arc<Self>) {
         assert_unlocked("frames are encoded and sent");
         let mut batch = Batch::default();
         loop {
-            let Some(up) = self.begin(&mut batch) else { return };
-            batch.large.drain(..).for_each(|frame| self.encode_in_task(frame, up.number));
-            batch.encode(&up, self.compression);
-            self.await_confirmation(up.number, &mut batch.unconfirmed);
-            batch.messages.drain(..).for_each(|(subject, payload)| hand_over(&up.client, subject, payload));
-            self.end(up.number, &batch);
+            let Some(connection) = self.begin_batch(&mut batch) else { return };
+            batch.large.drain(..).for_each(|frame| self.encode_in_task(frame, connection.number));
+            batch.encode(&connection, self.compression);
+            self.track_unconfirmed(connection.number, &mut batch.unconfirmed);
+            batch
+                .messages
+                .drain(..)
+                .for_each(|(subject, payload)| send_to_client(&connection.client, subject, payload));
+            self.end_batch(connection.number, &batch);
         }
     }
 
-    /// Takes what can be sent now. Returns the connection, or `None` if there is nothing to send.
-    fn begin(&self, batch: &mut Batch) -> Option<Up> {
+    /// Takes the frames that can be sent now. Returns the connection, or `None` if there is nothing
+    /// to send.
+    fn begin_batch(&self, batch: &mut Batch) -> Option<LiveConnection> {
         let mut queue = self.queue.lock();
         if queue.sending {
             return None;
         }
-        let Connection::Up(up) = &queue.connection else { return None };
-        let up = up.clone();
+        let ConnectionState::Up(connection) = &queue.connection else { return None };
+        let connection = connection.clone();
         queue.fill(batch);
         batch.is_limited = queue.permissions.is_limited();
         queue.sending = !batch.is_empty();
-        queue.sending.then_some(up)
+        queue.sending.then_some(connection)
     }
 
-    /// Keeps frames until they are confirmed, or the connection is lost.
-    fn await_confirmation(&self, number: u64, frames: &mut Vec<Unconfirmed>) {
+    /// Tracks frames until they are confirmed or the connection is lost.
+    fn track_unconfirmed(&self, number: u64, frames: &mut Vec<Unconfirmed>) {
         if frames.is_empty() {
             return;
         }
@@ -237,15 +244,15 @@ impl Publisher {
             return queue.permissions.sending(frames);
         }
         drop(queue);
-        frames.drain(..).for_each(|frame| frame.receipt.failed(self.lost_frame()));
+        frames.drain(..).for_each(|frame| frame.receipt.failed(self.lost_error()));
     }
 
-    /// What was taken has been handed over.
-    fn end(&self, number: u64, batch: &Batch) {
+    /// Records that a batch has been sent.
+    fn end_batch(&self, number: u64, batch: &Batch) {
         let mut wakes = WakeList::new();
         let mut queue = self.queue.lock();
         queue.sending = false;
-        // The receipts of what was lost meanwhile were told so.
+        // The receipts of lost frames have been failed already.
         if !queue.connection.is(number) {
             return;
         }
@@ -258,18 +265,17 @@ impl Publisher {
         }
     }
 
-    /// Encodes a large frame elsewhere, so that it holds up the frames of its own channel alone.
+    /// Encodes a large frame in a task, so that it delays only frames of its own channel.
     fn encode_in_task(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
-        let mut task = Encoding { publisher: Arc::clone(self), frame: Some(frame), number };
+        let mut task = EncodeTask { publisher: Arc::clone(self), frame: Some(frame), number };
         self.runtime.spawn(Box::pin(async move { task.run() }));
     }
 
-    /// A large frame was encoded, or could not be. It takes its place again, and so do the frames
-    /// that waited for it.
-    fn encoded(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
+    /// Requeues a large frame after encoding, followed by the frames that waited for it.
+    fn on_encoded(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
         let mut queue = self.queue.lock();
         if !queue.connection.is(number) {
-            let lost = self.lost_frame();
+            let lost = self.lost_error();
             drop(queue);
             return frame.fail(lost);
         }
@@ -282,57 +288,56 @@ impl Publisher {
         self.send();
     }
 
-    fn lost_frame(&self) -> BusError {
+    fn lost_error(&self) -> BusError {
         Failure::Lost { servers: self.servers.clone() }.into()
     }
 
     // --- the connection --------------------------------------------------------------------------
 
-    /// There is a connection, with this number.
+    /// Records that a connection is established.
     pub(crate) fn connected(self: &Arc<Self>, client: Client, number: u64) {
         let max_payload = client.max_payload();
-        self.queue.lock().connection = Connection::Up(Up { client, max_payload, number });
+        self.queue.lock().connection = ConnectionState::Up(LiveConnection { client, max_payload, number });
     }
 
-    /// The connection was lost.
+    /// Records that the connection was lost.
     pub(crate) fn lost(&self, cause: &str) {
-        self.disconnect(Connection::Down(cause.to_owned()), &self.lost_frame());
+        self.disconnect(ConnectionState::Down(cause.to_owned()), &self.lost_error());
     }
 
-    /// Fails all frames from here on.
+    /// Fails all current and later frames.
     pub(crate) fn stop(&self) {
-        self.disconnect(Connection::Stopped, &Failure::Stopped.into());
+        self.disconnect(ConnectionState::Stopped, &Failure::Stopped.into());
     }
 
-    fn disconnect(&self, connection: Connection, cause: &BusError) {
+    fn disconnect(&self, connection: ConnectionState, cause: &BusError) {
         let mut wakes = WakeList::new();
         let mut queue = self.queue.lock();
         let replaced = std::mem::replace(&mut queue.connection, connection);
         let held_back = std::mem::take(&mut queue.held_back).into_values().flatten();
         let frames: Vec<_> = queue.frames.drain(..).chain(held_back).collect();
         let unconfirmed = queue.permissions.lost();
-        (queue.handed, queue.flushing) = (Size::default(), Size::default());
+        (queue.unflushed, queue.flushing) = (Size::default(), Size::default());
         let bytes = queue.bytes;
         queue.release(bytes, self.limit, &mut wakes);
         drop(queue);
-        // It may wake a task of the client library.
+        // Dropping it may wake a task of the client library.
         drop(replaced);
         frames.into_iter().for_each(|frame| frame.fail(cause.clone()));
         unconfirmed.into_iter().for_each(|frame| frame.receipt.failed(cause.clone()));
     }
 
-    /// Begins a flush, if one is needed. To be called once the one before has
-    /// [ended](Self::flushed).
+    /// Begins a flush if one is needed. The previous flush must have [completed](Self::flushed).
     pub(crate) fn begin_flush(&self) -> bool {
         let mut queue = self.queue.lock();
         let is_needed = queue.needs_flush();
         if is_needed {
-            queue.flushing = std::mem::take(&mut queue.handed);
+            queue.flushing = std::mem::take(&mut queue.unflushed);
         }
         is_needed
     }
 
-    /// The client library has written what it had when the flush began.
+    /// Handles a completed flush.
     pub(crate) fn flushed(self: &Arc<Self>) {
         self.queue.lock().flushing = Size::default();
         self.send();
@@ -340,21 +345,20 @@ impl Publisher {
 
     // --- round trips -----------------------------------------------------------------------------
 
-    /// A round is about to begin. Returns `true` if it is about any frame.
+    /// Starts a round. Returns `true` if it is needed to confirm a frame.
     pub(crate) fn begin_round(&self) -> bool {
-        self.queue.lock().permissions.begin()
+        self.queue.lock().permissions.begin_round()
     }
 
-    /// The round has ended.
+    /// Handles the end of a round.
     pub(crate) fn end_round(self: &Arc<Self>) {
-        let confirmed = self.queue.lock().permissions.confirm();
+        let confirmed = self.queue.lock().permissions.confirm_publishes();
         confirmed.into_iter().for_each(|frame| frame.receipt.published(None));
-        // Frames may have waited for that.
+        // Frames may be waiting for the confirmation.
         self.send();
     }
 
-    /// The server has refused a frame. Returns `true` if few refusals like this one can come at a
-    /// time.
+    /// Handles a refused frame. Returns `true` if the number of such refusals is limited.
     pub(crate) fn refused(self: &Arc<Self>, subject: &str, text: &str) -> bool {
         let (refused, is_expected) = self.queue.lock().permissions.refuse(subject);
         for frame in refused {
@@ -362,52 +366,52 @@ impl Publisher {
             let failure = Failure::PublishRefused { servers, subject, text: text.to_owned() };
             frame.receipt.failed(failure.into());
         }
-        // Frames may have waited for that.
+        // Frames may be waiting for the result.
         self.send();
         is_expected
     }
 
-    /// Returns `true` if every frame was handed to the client library.
+    /// Returns `true` if every accepted frame has been sent.
     pub(crate) fn is_idle(&self) -> bool {
         let queue = self.queue.lock();
-        queue.bytes == 0 || !matches!(queue.connection, Connection::Up(_))
+        queue.bytes == 0 || !matches!(queue.connection, ConnectionState::Up(_))
     }
 }
 
 impl Wake for Publisher {
-    /// Sends the queued frames, or spawns a task that does so once other tasks have added theirs.
+    /// Sends the queued frames, or spawns a task that sends them after other tasks have added
+    /// theirs.
     fn wake(self: Arc<Self>) {
         let now = self.runtime.now().time;
-        if !self.queue.lock().pace.gathers(now) {
+        if !self.queue.lock().pace.should_batch(now) {
             return self.send();
         }
         let publisher = Arc::clone(&self);
         self.runtime.spawn(Box::pin(async move {
             yield_now().await;
             let mut queue = publisher.queue.lock();
-            let gathered = queue.frames.len();
-            queue.pace.gathered(gathered);
+            let frames = queue.frames.len();
+            queue.pace.record_batch(frames);
             drop(queue);
             publisher.send();
         }));
     }
 }
 
-impl Connection {
+impl ConnectionState {
     fn is(&self, number: u64) -> bool {
-        matches!(self, Connection::Up(up) if up.number == number)
+        matches!(self, ConnectionState::Up(connection) if connection.number == number)
     }
 }
 
 impl Queue {
-    /// Takes frames for as long as there is room for them at the client library, and as many
-    /// unconfirmed ones as may be.
+    /// Takes frames until the client library or the window of unconfirmed frames is full.
     fn fill(&mut self, batch: &mut Batch) {
         batch.bytes = 0;
         let mut unconfirmed = self.permissions.room();
         while let Some(frame) = self.frames.front()
             && batch.frames.len() < BATCH
-            && !self.is_unwritten_full()
+            && !self.is_client_full()
             && (frame.receipt.is_none() || unconfirmed > 0)
             && let Some(frame) = self.frames.pop_front()
         {
@@ -420,25 +424,26 @@ impl Queue {
                 batch.large.push(frame);
             } else {
                 unconfirmed -= usize::from(frame.receipt.is_some());
-                self.handed.bytes += frame.bytes;
-                self.handed.frames += 1;
+                self.unflushed.bytes += frame.bytes;
+                self.unflushed.frames += 1;
                 batch.bytes += frame.bytes;
                 batch.frames.push(frame);
             }
         }
     }
 
-    fn is_unwritten_full(&self) -> bool {
-        self.handed.bytes + self.flushing.bytes >= MOST_UNWRITTEN.bytes
-            || self.handed.frames + self.flushing.frames >= MOST_UNWRITTEN.frames
+    fn is_client_full(&self) -> bool {
+        self.unflushed.bytes + self.flushing.bytes >= MAX_UNWRITTEN.bytes
+            || self.unflushed.frames + self.flushing.frames >= MAX_UNWRITTEN.frames
     }
 
     fn needs_flush(&self) -> bool {
-        let is_much = self.handed.bytes >= FLUSH_AFTER.bytes || self.handed.frames >= FLUSH_AFTER.frames;
+        let is_much =
+            self.unflushed.bytes >= FLUSH_AFTER.bytes || self.unflushed.frames >= FLUSH_AFTER.frames;
         is_much && self.flushing.frames == 0
     }
 
-    /// Makes room of what was handed over, or has failed.
+    /// Releases the bytes of frames that were sent or have failed.
     fn release(&mut self, bytes: usize, limit: usize, wakes: &mut WakeList) {
         self.bytes -= bytes;
         if self.bytes < limit {
@@ -466,17 +471,17 @@ impl QueuedFrame {
     }
 }
 
-/// What is sent at a time.
+/// The frames sent together.
 #[derive(Default)]
 struct Batch {
     frames: Vec<QueuedFrame>,
-    /// The large frames, which are encoded elsewhere first.
+    /// The large frames, to be encoded in tasks.
     large: Vec<QueuedFrame>,
-    /// How much the frames count for.
+    /// The total size of `frames`.
     bytes: usize,
     messages: Vec<(Subject, Bytes)>,
-    /// The frames whose result is not known. They wait for their confirmation from before they are
-    /// handed over, so that a refusal finds them however soon it comes.
+    /// The frames whose result is unknown. They are tracked before they are sent, because a refusal
+    /// may arrive immediately.
     unconfirmed: Vec<Unconfirmed>,
     is_limited: bool,
 }
@@ -486,11 +491,11 @@ impl Batch {
         self.frames.is_empty() && self.large.is_empty()
     }
 
-    /// Makes messages of the frames. One that the server would not take fails.
-    fn encode(&mut self, up: &Up, compression: Option<Compression>) {
+    /// Encodes the frames into messages. Fails frames that exceed the server's limit.
+    fn encode(&mut self, connection: &LiveConnection, compression: Option<Compression>) {
         for mut frame in self.frames.drain(..) {
             frame.encode(compression);
-            let (subject, limit) = (frame.subject.clone(), up.max_payload);
+            let (subject, limit) = (frame.subject.clone(), connection.max_payload);
             match &frame.content {
                 Content::Encoded(payload) if payload.len() <= limit => {
                     self.messages.push((subject.clone(), payload.clone()));
@@ -510,38 +515,37 @@ impl Batch {
     }
 }
 
-/// Hands a message to the client library, which has room for it: no more is handed over before it
-/// has written.
-fn hand_over(client: &Client, subject: Subject, payload: Bytes) {
-    // Whatever tokio thinks of this task's share.
+/// Passes a message to the client library, which has room: the amount not written yet is limited.
+fn send_to_client(client: &Client, subject: Subject, payload: Bytes) {
+    // Ignore the cooperative budget of the current tokio task.
     let publish = pin!(unconstrained(client.publish(subject, payload)));
-    let handed = publish.poll(&mut Context::from_waker(Waker::noop()));
-    // It fails if the connection was lost, which the bus's task notices by itself.
-    debug_assert!(handed.is_ready(), "the client library has room");
+    let sent = publish.poll(&mut Context::from_waker(Waker::noop()));
+    // If this fails, the connection was lost, which the task of the bus notices.
+    debug_assert!(sent.is_ready(), "the client library must have room");
 }
 
 /// The task that encodes one large frame.
-struct Encoding {
+struct EncodeTask {
     publisher: Arc<Publisher>,
     frame: Option<QueuedFrame>,
     /// The number of the connection.
     number: u64,
 }
 
-impl Encoding {
+impl EncodeTask {
     fn run(&mut self) {
-        let frame = self.frame.as_mut().expect("it is taken at the end alone");
+        let frame = self.frame.as_mut().expect("only `drop` takes the frame");
         frame.encode(self.publisher.compression);
     }
 }
 
-impl Drop for Encoding {
-    /// Hands the frame back in any case, since others wait for it.
+impl Drop for EncodeTask {
+    /// Requeues the frame, even if encoding failed, because other frames wait for it.
     fn drop(&mut self) {
         let Some(mut frame) = self.frame.take() else { return };
         if let Content::Frame(_) = frame.content {
             frame.content = Content::Failed;
         }
-        self.publisher.encoded(frame, self.number);
+        self.publisher.on_encoded(frame, self.number);
     }
 }

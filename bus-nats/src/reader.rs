@@ -1,4 +1,4 @@
-//! Reading the messages of one subscription.
+//! Reads the messages of one subscription.
 
 use std::mem;
 use std::pin::{Pin, pin};
@@ -11,20 +11,20 @@ use futures_core::Stream;
 use psrpc::bus::{Lock, WakeList};
 use tokio::task::{unconstrained, yield_now};
 
-/// More messages than a server counts to. A server that is told to end a subscription after so many
-/// ends it at once, and the client library goes on handing out what is on its way; its own
-/// `unsubscribe` and `drain` throw that away. Nothing but that rests on the number: when the round
-/// has ended, the server is told to unsubscribe in any case.
-const AT_ONCE: u64 = u64::MAX;
+/// The message count passed to `unsubscribe_after`. It exceeds the range of the server, which
+/// therefore ends the subscription immediately, while the client library still delivers the
+/// messages in flight. The library's `unsubscribe` and `drain` would discard them. Should a server
+/// count instead, the reader unsubscribes when it is closed at the end of the round.
+const UNREACHED_COUNT: u64 = u64::MAX;
 
 /// Reads the messages of a subscription.
 ///
-/// It has no task: the client library's connection wakes it with each message, and it routes the
-/// message on that thread. So messages of all subjects are delivered in the order in which they
-/// came. Its waker may be called while it reads, even by the channel that it reads from: then it
-/// reads once more.
+/// A reader has no task. The connection of the client library wakes it for each message, and the
+/// reader routes the message on that thread. Messages of all subjects are thus delivered in the
+/// order of arrival. The waker may be called while a thread reads, even by the channel being read.
+/// That thread then reads once more.
 pub(crate) struct Reader {
-    /// Takes each message.
+    /// Handles a message.
     route: Box<RouteFn>,
     reading: Lock<Reading>,
 }
@@ -33,24 +33,24 @@ type RouteFn = dyn Fn(Bytes, &mut WakeList) + Send + Sync;
 
 #[derive(Default)]
 struct Reading {
-    /// `None` while a thread reads, and once it is closed or the connection has ended.
+    /// `None` while a thread is reading, and after the reader was closed or the connection ended.
     subscriber: Option<Subscriber>,
-    /// Whether a thread reads.
+    /// Whether a thread is reading.
     is_busy: bool,
-    /// Whether that thread is to read once more.
-    again: bool,
+    /// Whether that thread must read once more.
+    read_again: bool,
     closed: bool,
 }
 
-enum Begun {
+enum BeginRead {
     Reading(Subscriber),
-    /// Another thread reads.
+    /// Another thread is reading.
     Busy,
     Ended,
 }
 
 impl Reader {
-    /// Returns a reader, which is to [read](Self::read) for the first time.
+    /// Returns a reader. The caller must call [`read`](Self::read) once.
     pub(crate) fn new(
         subscriber: Option<Subscriber>,
         route: impl Fn(Bytes, &mut WakeList) + Send + Sync + 'static,
@@ -59,55 +59,56 @@ impl Reader {
         Arc::new(Self { route: Box::new(route), reading: Lock::new(reading) })
     }
 
-    /// Routes what has come, and is woken by what comes next.
+    /// Routes the messages that have arrived, and registers for later ones.
     pub(crate) fn read(self: &Arc<Self>) {
-        if let Begun::Reading(subscriber) = self.begin() {
-            self.read_on(subscriber);
+        if let BeginRead::Reading(subscriber) = self.begin() {
+            self.read_until_pending(subscriber);
         }
     }
 
-    /// Routes what has come, and ends the subscription.
+    /// Routes the messages that have arrived, and ends the subscription.
     pub(crate) fn close(self: &Arc<Self>) {
         self.reading.lock().closed = true;
         self.read();
     }
 
-    /// Has the server end the subscription. What it had handed out by then is still read.
+    /// Ends the subscription at the server. Messages sent before that are still read.
     pub(crate) async fn unsubscribe(self: &Arc<Self>) {
         loop {
             match self.begin() {
-                Begun::Reading(mut subscriber) => {
+                BeginRead::Reading(mut subscriber) => {
                     // If this fails, the connection was lost.
-                    let _ = subscriber.unsubscribe_after(AT_ONCE).await;
-                    return self.read_on(subscriber);
+                    let _ = subscriber.unsubscribe_after(UNREACHED_COUNT).await;
+                    return self.read_until_pending(subscriber);
                 }
-                // It is done soon.
-                Begun::Busy => yield_now().await,
-                Begun::Ended => return,
+                // The other thread finishes soon.
+                BeginRead::Busy => yield_now().await,
+                BeginRead::Ended => return,
             }
         }
     }
 
-    /// Takes the subscriber, to read from it; or has the thread that does so read once more.
-    fn begin(&self) -> Begun {
+    /// Takes the subscriber for reading. If another thread has it, makes that thread read once
+    /// more.
+    fn begin(&self) -> BeginRead {
         let mut reading = self.reading.lock();
-        reading.again = reading.is_busy;
+        reading.read_again = reading.is_busy;
         if reading.is_busy {
-            return Begun::Busy;
+            return BeginRead::Busy;
         }
-        let Some(subscriber) = reading.subscriber.take() else { return Begun::Ended };
+        let Some(subscriber) = reading.subscriber.take() else { return BeginRead::Ended };
         reading.is_busy = true;
-        Begun::Reading(subscriber)
+        BeginRead::Reading(subscriber)
     }
 
-    fn read_on(self: &Arc<Self>, mut subscriber: Subscriber) {
+    fn read_until_pending(self: &Arc<Self>, mut subscriber: Subscriber) {
         let waker = Waker::from(Arc::clone(self));
         let mut cx = Context::from_waker(&waker);
         loop {
             let has_ended = self.drain(&mut subscriber, &mut cx);
             let mut reading = self.reading.lock();
             reading.closed |= has_ended;
-            if has_ended || !mem::take(&mut reading.again) {
+            if has_ended || !mem::take(&mut reading.read_again) {
                 reading.is_busy = false;
                 if !reading.closed {
                     reading.subscriber = Some(subscriber);
@@ -117,7 +118,7 @@ impl Reader {
         }
     }
 
-    /// Routes what has come. Returns `true` if nothing more will.
+    /// Routes the messages that have arrived. Returns `true` if the subscription has ended.
     fn drain(&self, subscriber: &mut Subscriber, cx: &mut Context<'_>) -> bool {
         let mut wakes = WakeList::new();
         loop {
@@ -138,8 +139,8 @@ impl Wake for Reader {
     }
 }
 
-/// Polls whatever tokio thinks of this task's share: the waker would be called at once if that were
-/// used up.
+/// Polls the subscriber without tokio's cooperative budget. With an exhausted budget, the waker
+/// would be called immediately.
 fn poll_next(subscriber: &mut Subscriber, cx: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
     let next = std::future::poll_fn(|cx| Pin::new(&mut *subscriber).poll_next(cx));
     pin!(unconstrained(next)).poll(cx)

@@ -1,4 +1,4 @@
-//! A signal to the task of a bus that there is something to do.
+//! A signal that wakes the task of a bus.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 pub(crate) struct Signal(Notify);
 
 impl Signal {
-    /// WakeList the task, now or when it waits next. No lock may be held.
+    /// Wakes the task now, or the next time it waits. The caller must not hold a lock.
     pub(crate) fn notify(&self) {
         self.0.notify_one();
     }
 
-    /// Returns a waker that does so, for when no lock is held any more.
+    /// Returns a waker that calls [`notify`](Self::notify), to be woken once no lock is held.
     pub(crate) fn waker(self: &Arc<Self>) -> Waker {
         Waker::from(Arc::clone(self))
     }

@@ -1,21 +1,21 @@
-//! Subjects: what a channel's name must be like to be one.
+//! Validation of NATS subjects.
 
 use crate::error::Failure;
 
-/// The longest subject: a server closes the connection over a line of 4,096 bytes.
+/// The maximum length. A server closes the connection on a line longer than 4,096 bytes.
 const LONGEST: usize = 3_840;
 
-/// Refuses a name that NATS would not take for the subject that it seems to be. Peers choose parts
-/// of it, namely their ids.
+/// Refuses a name that NATS would not treat as a literal subject. Parts of names, such as ids, are
+/// chosen by peers.
 pub(crate) fn check(subject: &str) -> Result<(), Failure> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
     let problem = if subject.split('.').any(str::is_empty) {
-        "has an empty part"
+        "it has an empty part"
     } else if subject.contains(odd) {
-        "has whitespace, a control character, `*` or `>` in it"
+        "it contains whitespace, a control character, `*` or `>`"
     } else if subject.len() > LONGEST {
         let start = subject.chars().take(60).collect::<String>() + "...";
-        return Err(Failure::Subject(start, "is longer than 3,840 bytes"));
+        return Err(Failure::Subject(start, "it is longer than 3,840 bytes"));
     } else {
         return Ok(());
     };
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_change_a_subject_is_refused() {
+    fn invalid_subjects_are_refused() {
         for subject in
             ["", ".", "a.", ".a", "a..b", "a b", "a\t", "a\r\nPUB b", "a.*", "a.>", "a\u{0}", "a\u{a0}b"]
         {

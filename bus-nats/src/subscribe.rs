@@ -1,24 +1,24 @@
-//! Subscribing: subjects, who listens to them here, and how their messages find the listeners.
+//! Subscriptions: subjects, their local listeners, and the routing of messages to listeners.
 //!
-//! All channels with one subject share one NATS subscription for each kind. Its state at the
+//! All channels that map to one subject share one NATS subscription per kind. Its state at the
 //! server:
 //!
 //! ```text
-//!           taken into a round             the next round has ended
-//!  Wanted ----------------------> Asked ----------------------------> Live
-//!    ^                              |                                   |
-//!    |  the delay is over           |  the server refuses it            |
-//!    +------------------- Refused <-+-----------------------------------+
+//!           sent in a round                  the next round ends
+//!  Waiting ----------------> Requested --------------------------> Live
+//!    ^                           |                                  |
+//!    |  the delay ends           |  the server refuses it           |
+//!    +---------------- Refused <-+----------------------------------+
 //!
-//!  any --- the connection was lost --> Wanted
-//!  any --- the last listener leaves --> Left: the next listener gets a new subscription
+//!  any --- the connection is lost ------> Waiting
+//!  any --- the last listener leaves ----> Closed: the next listener gets a new subscription
 //! ```
 //!
-//! What the server is asked for goes out in rounds, each of which ends with a round trip: whatever
-//! the server had handed out by then has been delivered. Whatever it refused is told by another
-//! task of the client library, which may be late: so a subscription is called live at the end of
-//! the round after its own. If the task is later still, the subscription is live for a moment, and
-//! then interrupted.
+//! Requests are sent in rounds. Each round ends with a round trip, after which all messages that
+//! the server sent before it have been delivered. The client library reports refusals in another
+//! task, which may run late, so a subscription counts as live only at the end of the round after
+//! its own. If that task runs even later, the subscription is live for a moment and then
+//! interrupted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -32,23 +32,22 @@ use psrpc::proto::{Channel, Frame, FrameLimits};
 use psrpc::{BusError, Now, SubscriptionKind, Time};
 
 use crate::error::Failure;
-use crate::listeners::{Group, Listener, Listeners, Notified};
+use crate::listeners::{Group, Listener, ListenerState, Listeners};
 use crate::options::{NatsOptions, RETRY_DELAY, delay};
 use crate::reader::Reader;
 use crate::signal::Signal;
 
-/// How many subscriptions are asked for and not confirmed at most. The server may refuse each, and
-/// the client library keeps 128 errors.
-const MOST_ASKED: usize = 64;
-/// The same after refusals came so late that some may be lost; it is approached in steps.
-const MOST_ASKED_WITH_CARE: usize = 4;
+/// The maximum number of subscriptions that are requested and not confirmed. The server may refuse
+/// each of them, and the client library buffers 128 errors.
+const MAX_WINDOW: usize = 64;
+/// The lowest value of `max_window`, which is reduced when refusals may have been missed.
+const MIN_WINDOW_BOUND: usize = 4;
 
-/// How late a refusal is at most, after the end of the round that has drawn it. Where a refusal
-/// names its subject nothing rests on that.
-const LATE: Duration = Duration::from_millis(100);
+/// The maximum time from the end of a round to the report of its refusals. Only matters for
+/// refusals that do not name a subject.
+const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
-/// The queue group that queue subscriptions share (PROTOCOL section 2), unless an option gives them
-/// their own.
+/// The queue group of all queue subscriptions (PROTOCOL section 2) without a group of their own.
 const GROUP: &str = "bus";
 
 /// The subscriptions of a bus.
@@ -56,67 +55,68 @@ pub(crate) struct Subscriptions {
     table: Lock<Table>,
     servers: String,
     limits: FrameLimits,
-    /// The updates whose subscribers have a queue group of their own, by service and method.
+    /// The service and method of the updates with their own queue groups.
     separate: BTreeSet<(String, String)>,
     monitor: Monitor,
-    /// Tells the bus's task that there is something to ask for.
+    /// Wakes the task of the bus when a round is needed.
     work: Arc<Signal>,
 }
 
 #[derive(Default)]
 struct Table {
     subjects: BTreeMap<u64, Subject>,
-    /// Those that are not left.
+    /// The subjects that are not closed.
     by_name: BTreeMap<(Box<str>, Group), u64>,
-    last: u64,
-    /// What the next rounds ask for.
-    wanted: VecDeque<u64>,
-    /// The refused subjects, by when they are asked for again.
+    last_id: u64,
+    /// The subjects to request in the next rounds.
+    waiting: VecDeque<u64>,
+    /// The refused subjects, by the time of the next attempt.
     retries: BTreeSet<(Time, u64)>,
-    /// What the next round unsubscribes.
-    departing: Vec<Arc<Reader>>,
-    /// Who goes with the next round.
+    /// The readers to unsubscribe in the next round.
+    closing: Vec<Arc<Reader>>,
+    /// The listeners to remove at the end of the next round.
     leaving: Vec<ListenerId>,
-    /// What the next round confirms: the subjects that the last one asked for.
-    asked: Vec<u64>,
-    /// How many subjects may be asked for and not confirmed, and how many at most.
+    /// The subjects requested in the last round. The next round confirms them.
+    unconfirmed: Vec<u64>,
+    /// The maximum number of unconfirmed subjects now, and its upper bound.
     window: usize,
-    most_asked: usize,
-    /// When what was asked for may be confirmed, if that is not at the end of the next round.
-    settled_at: Option<Time>,
-    /// Until when nothing is asked for, since refusals of what was withdrawn may come.
-    quiet_until: Option<Time>,
+    max_window: usize,
+    /// The time to wait for before confirming, if a round alone is not enough.
+    confirm_at: Option<Time>,
+    /// The time before which no request is sent, because refusals of withdrawn requests may still
+    /// come.
+    paused_until: Option<Time>,
     connected: bool,
     stopped: bool,
 }
 
-/// A subject that is subscribed to in one way.
+/// A subject, subscribed to plainly or with a queue group.
 struct Subject {
     name: Box<str>,
     group: Group,
     state: SubscriptionState,
-    /// By their local names.
+    /// The listeners by local channel name.
     channels: BTreeMap<Box<str>, Listeners>,
-    /// How many listeners do not leave.
-    staying: usize,
-    /// How many times in a row the server has refused it.
+    /// The number of listeners that are not leaving.
+    active: usize,
+    /// The number of consecutive refusals.
     refusals: u32,
-    /// When the round has ended that asked for it; `None` if a message has come since, which proves
-    /// more.
-    answered_at: Option<Time>,
+    /// The end of the round that requested the subject; `None` once a message has arrived, which
+    /// proves the subscription.
+    round_ended_at: Option<Time>,
 }
 
 /// The state of a subject's subscription at the server.
 enum SubscriptionState {
-    Wanted,
-    /// The reader is there once the client library has been told.
-    Asked(Option<Arc<Reader>>),
+    Waiting,
+    /// Requested. The reader is set once the client library has accepted the request.
+    Requested(Option<Arc<Reader>>),
     Live(Arc<Reader>),
     Refused,
-    Left,
+    Closed,
 }
 
-/// Names a listener.
+/// Identifies a listener.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerId {
     subject: u64,
@@ -124,23 +124,23 @@ pub(crate) struct ListenerId {
     key: usize,
 }
 
-/// What the server is told at a time.
+/// The requests to send to the server in one round.
 pub(crate) struct Round {
-    pub(crate) asks: Vec<Ask>,
-    pub(crate) departing: Vec<Arc<Reader>>,
+    pub(crate) requests: Vec<SubscribeRequest>,
+    pub(crate) closing: Vec<Arc<Reader>>,
     leaving: Vec<ListenerId>,
-    asked: Vec<u64>,
+    unconfirmed: Vec<u64>,
 }
 
-/// A subject to subscribe to.
-pub(crate) struct Ask {
+/// A request to subscribe to a subject.
+pub(crate) struct SubscribeRequest {
     pub(crate) id: u64,
     name: String,
     group: Group,
 }
 
-impl Ask {
-    /// Tells the client library.
+impl SubscribeRequest {
+    /// Passes the request to the client library.
     pub(crate) async fn subscribe(&self, client: &Client) -> Result<Subscriber, SubscribeError> {
         match &self.group {
             Group::Plain => client.subscribe(self.name.clone()).await,
@@ -151,21 +151,21 @@ impl Ask {
 
 impl Round {
     pub(crate) fn is_empty(&self) -> bool {
-        let Round { asks, departing, leaving, asked } = self;
-        asks.is_empty() && departing.is_empty() && leaving.is_empty() && asked.is_empty()
+        let Round { requests, closing, leaving, unconfirmed } = self;
+        requests.is_empty() && closing.is_empty() && leaving.is_empty() && unconfirmed.is_empty()
     }
 }
 
 impl Subscriptions {
     pub(crate) fn new(servers: String, options: &NatsOptions, monitor: Monitor, work: Arc<Signal>) -> Self {
-        let table = Table { window: MOST_ASKED, most_asked: MOST_ASKED, ..Table::default() };
+        let table = Table { window: MAX_WINDOW, max_window: MAX_WINDOW, ..Table::default() };
         let (limits, separate) = (options.frame_limits, options.separate_updates.clone());
         Self { table: Lock::new(table), servers, limits, separate, monitor, work }
     }
 
     // --- listeners -------------------------------------------------------------------------------
 
-    /// Adds a listener. Returns `None` if it has failed at once.
+    /// Adds a listener. Returns `None` if the bus has stopped.
     pub(crate) fn subscribe(
         &self,
         channel: &Channel,
@@ -188,15 +188,15 @@ impl Subscriptions {
         let subject = table.subjects.get_mut(&id)?;
         let key = subject.insert(channel.local(), sink, wakes);
         if let SubscriptionState::Refused = subject.state {
-            subject.state = SubscriptionState::Wanted;
-            table.wanted.push_back(id);
+            subject.state = SubscriptionState::Waiting;
+            table.waiting.push_back(id);
         }
         drop(table);
         wakes.push(self.work.waker());
         Some(ListenerId { subject: id, channel: channel.clone(), key })
     }
 
-    /// Lets a listener leave: it gets what is on its way to it, up to the end of the next round.
+    /// Marks a listener as leaving. It receives frames until the end of the next round.
     pub(crate) fn unsubscribe(&self, id: ListenerId) {
         let mut wakes = WakeList::new();
         let mut table = self.table.lock();
@@ -204,12 +204,12 @@ impl Subscriptions {
         if !subject.leave(id.channel.local(), id.key) {
             return;
         }
-        if subject.staying == 0 {
+        if subject.active == 0 {
             let key = (mem::take(&mut subject.name), subject.group.clone());
-            if let SubscriptionState::Asked(Some(reader)) | SubscriptionState::Live(reader) =
-                mem::replace(&mut subject.state, SubscriptionState::Left)
+            if let SubscriptionState::Requested(Some(reader)) | SubscriptionState::Live(reader) =
+                mem::replace(&mut subject.state, SubscriptionState::Closed)
             {
-                table.departing.push(reader);
+                table.closing.push(reader);
             }
             table.by_name.remove(&key);
         }
@@ -223,23 +223,23 @@ impl Subscriptions {
 
     // --- the connection --------------------------------------------------------------------------
 
-    /// There is a connection.
+    /// Records that a connection is established.
     pub(crate) fn connected(&self) {
         self.table.lock().connected = true;
     }
 
-    /// From here on less is asked for at a time.
-    pub(crate) fn take_care(&self) {
+    /// Reduces the number of requests in flight after refusals may have been missed.
+    pub(crate) fn reduce_window(&self) {
         let mut table = self.table.lock();
-        table.most_asked = (table.most_asked / 4).max(MOST_ASKED_WITH_CARE);
-        table.window = table.window.min(table.most_asked);
+        table.max_window = (table.max_window / 4).max(MIN_WINDOW_BOUND);
+        table.window = table.window.min(table.max_window);
     }
 
-    /// The connection was lost, with a round or without one.
+    /// Handles the loss of the connection. `round` is the round in flight, if any.
     pub(crate) fn lost(&self, round: Option<Round>, cause: &BusError) {
         let mut readers = self.table.lock().take_readers();
-        readers.extend(round.iter().flat_map(|round| round.departing.iter().cloned()));
-        // What had arrived is delivered first.
+        readers.extend(round.iter().flat_map(|round| round.closing.iter().cloned()));
+        // Deliver the messages that have already arrived.
         readers.iter().for_each(Reader::close);
         let mut wakes = WakeList::new();
         let mut table = self.table.lock();
@@ -249,18 +249,18 @@ impl Subscriptions {
             table.remove(&id, &mut wakes);
         }
         table.retries.clear();
-        table.asked.clear();
-        table.wanted.clear();
-        (table.settled_at, table.quiet_until) = (None, None);
-        let Table { subjects, wanted, .. } = &mut *table;
+        table.unconfirmed.clear();
+        table.waiting.clear();
+        (table.confirm_at, table.paused_until) = (None, None);
+        let Table { subjects, waiting, .. } = &mut *table;
         for (id, subject) in subjects {
-            subject.state = SubscriptionState::Wanted;
+            subject.state = SubscriptionState::Waiting;
             subject.interrupt(false, cause, &mut wakes);
-            wanted.push_back(*id);
+            waiting.push_back(*id);
         }
     }
 
-    /// Fails all listeners, and those to come.
+    /// Fails all current and later listeners.
     pub(crate) fn stop(&self) {
         let readers = self.table.lock().take_readers();
         readers.iter().for_each(Reader::close);
@@ -269,8 +269,8 @@ impl Subscriptions {
         table.stopped = true;
         for mut subject in mem::take(&mut table.subjects).into_values() {
             let listeners = subject.channels.values_mut().flat_map(|listeners| listeners.all.drain());
-            for Listener { sink, leaves, .. } in listeners {
-                if leaves { sink.end(&mut wakes) } else { sink.fail(Failure::Stopped.into(), &mut wakes) }
+            for Listener { sink, leaving, .. } in listeners {
+                if leaving { sink.end(&mut wakes) } else { sink.fail(Failure::Stopped.into(), &mut wakes) }
             }
         }
         table.by_name = Default::default();
@@ -278,11 +278,11 @@ impl Subscriptions {
 
     // --- rounds ----------------------------------------------------------------------------------
 
-    /// Moves on what has waited for its time, and returns when the next time comes.
-    pub(crate) fn pass_time(&self, now: Time) -> Option<Time> {
+    /// Runs the timers that are due. Returns the time of the next one.
+    pub(crate) fn run_timers(&self, now: Time) -> Option<Time> {
         let mut table = self.table.lock();
-        table.settled_at = table.settled_at.filter(|at| *at > now);
-        table.quiet_until = table.quiet_until.filter(|until| *until > now);
+        table.confirm_at = table.confirm_at.filter(|at| *at > now);
+        table.paused_until = table.paused_until.filter(|until| *until > now);
         while let Some((at, id)) = table.retries.first().copied() {
             if at > now {
                 break;
@@ -291,132 +291,137 @@ impl Subscriptions {
             if let Some(subject) = table.subjects.get_mut(&id)
                 && let SubscriptionState::Refused = subject.state
             {
-                subject.state = SubscriptionState::Wanted;
-                table.wanted.push_back(id);
+                subject.state = SubscriptionState::Waiting;
+                table.waiting.push_back(id);
             }
         }
         let retry_at = table.retries.first().map(|(at, _)| *at);
-        [table.settled_at, table.quiet_until, retry_at].into_iter().flatten().min()
+        [table.confirm_at, table.paused_until, retry_at].into_iter().flatten().min()
     }
 
-    /// Takes what the server is to be told next.
+    /// Takes the requests for the next round.
     pub(crate) fn begin_round(&self) -> Round {
         let mut table = self.table.lock();
-        let (departing, leaving) = (mem::take(&mut table.departing), mem::take(&mut table.leaving));
-        let room = match table.quiet_until {
-            None => table.window.saturating_sub(table.asked.len()),
+        let (closing, leaving) = (mem::take(&mut table.closing), mem::take(&mut table.leaving));
+        let room = match table.paused_until {
+            None => table.window.saturating_sub(table.unconfirmed.len()),
             Some(_) => 0,
         };
-        let asked = if table.settled_at.is_none() { mem::take(&mut table.asked) } else { Vec::new() };
-        let mut asks = Vec::new();
-        while asks.len() < room
-            && let Some(id) = table.wanted.pop_front()
+        let unconfirmed =
+            if table.confirm_at.is_none() { mem::take(&mut table.unconfirmed) } else { Vec::new() };
+        let mut requests = Vec::new();
+        while requests.len() < room
+            && let Some(id) = table.waiting.pop_front()
         {
             if let Some(subject) = table.subjects.get_mut(&id)
-                && let SubscriptionState::Wanted = subject.state
+                && let SubscriptionState::Waiting = subject.state
             {
-                subject.state = SubscriptionState::Asked(None);
-                asks.push(Ask { id, name: subject.name.to_string(), group: subject.group.clone() });
+                subject.state = SubscriptionState::Requested(None);
+                requests.push(SubscribeRequest {
+                    id,
+                    name: subject.name.to_string(),
+                    group: subject.group.clone(),
+                });
             }
         }
-        Round { asks, departing, leaving, asked }
+        Round { requests, closing, leaving, unconfirmed }
     }
 
-    /// The client library was told to subscribe to a subject.
-    pub(crate) fn asked(self: &Arc<Self>, id: u64, subscriber: impl Into<Option<Subscriber>>) {
+    /// Records that the client library has accepted a request.
+    pub(crate) fn requested(self: &Arc<Self>, id: u64, subscriber: impl Into<Option<Subscriber>>) {
         let subscriptions = Arc::clone(self);
         let reader =
             Reader::new(subscriber.into(), move |message, wakes| subscriptions.route(id, message, wakes));
         let mut table = self.table.lock();
         match table.subjects.get_mut(&id) {
-            Some(Subject { state: SubscriptionState::Asked(known @ None), .. }) => {
+            Some(Subject { state: SubscriptionState::Requested(known @ None), .. }) => {
                 *known = Some(Arc::clone(&reader))
             }
-            // It was refused meanwhile, or left. The queue's messages may come all the same.
-            _ => table.departing.push(Arc::clone(&reader)),
+            // Refused or closed in the meantime, but messages may still arrive.
+            _ => table.closing.push(Arc::clone(&reader)),
         }
         drop(table);
         reader.read();
     }
 
-    /// The round trip has ended.
+    /// Handles the end of a round.
     pub(crate) fn end_round(&self, round: Round, now: Time) {
-        round.departing.iter().for_each(Reader::close);
+        round.closing.iter().for_each(Reader::close);
         let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         for id in &round.leaving {
             table.remove(id, &mut wakes);
         }
-        for id in round.asked {
+        for id in round.unconfirmed {
             if let Some(subject) = table.subjects.get_mut(&id)
                 && subject.confirm(&mut wakes)
             {
-                table.window = (2 * table.window).min(table.most_asked);
+                table.window = (2 * table.window).min(table.max_window);
             }
         }
-        // One at a time: then it is to be known which one a refusal is about.
-        if table.window == 1 && !round.asks.is_empty() {
-            table.settled_at = Some(now + LATE);
+        // With a window of one, wait long enough to know which request a refusal belongs to.
+        if table.window == 1 && !round.requests.is_empty() {
+            table.confirm_at = Some(now + MAX_REFUSAL_DELAY);
         }
-        for Ask { id, .. } in round.asks {
+        for SubscribeRequest { id, .. } in round.requests {
             if let Some(subject) = table.subjects.get_mut(&id)
-                && let SubscriptionState::Asked(_) = subject.state
+                && let SubscriptionState::Requested(_) = subject.state
             {
-                subject.answered_at = Some(now);
-                table.asked.push(id);
+                subject.round_ended_at = Some(now);
+                table.unconfirmed.push(id);
             }
         }
     }
 
     // --- refusals --------------------------------------------------------------------------------
 
-    /// The server refuses the subscriptions to a subject, of one group or of any. Returns `true` if
-    /// one was called live.
+    /// Handles a refusal that names a subject, with its group if known. Returns `true` if a
+    /// subscription was live.
     pub(crate) fn refused(&self, name: &str, group: Option<&Group>, text: &str, now: Now) -> bool {
         let all = (Box::<str>::from(name), Group::Plain)..;
         let table = self.table.lock();
-        let of_name = table.by_name.range(all).take_while(|((known, _), _)| **known == *name);
-        let of_group = of_name.filter(|((_, known), _)| group.is_none_or(|group| group == known));
+        let of_name = table.by_name.range(all).take_while(|((other, _), _)| **other == *name);
+        let of_group = of_name.filter(|((_, other), _)| group.is_none_or(|group| group == other));
         let ids: Vec<_> = of_group.map(|(_, id)| *id).collect();
         drop(table);
         ids.into_iter().map(|id| self.refuse(id, text, now)).fold(false, |any, was_live| any | was_live)
     }
 
-    /// The server refuses a subscription, and does not say which. If it may be one of several, all
-    /// of them are asked for again, one at a time.
-    pub(crate) fn refused_one(&self, text: &str, now: Now) {
+    /// Handles a refusal that does not name a subject. If several subjects are possible, all of
+    /// them are requested again, one at a time.
+    pub(crate) fn refused_unnamed(&self, text: &str, now: Now) {
         let mut wakes = WakeList::new();
         let mut table = self.table.lock();
-        // It answers what was withdrawn.
-        if table.quiet_until.is_some() {
+        // The refusal belongs to a withdrawn request.
+        if table.paused_until.is_some() {
             return;
         }
-        let may_be = |(_, subject): &(&u64, &Subject)| match subject.state {
-            SubscriptionState::Asked(_) => true,
+        let is_candidate = |(_, subject): &(&u64, &Subject)| match subject.state {
+            SubscriptionState::Requested(_) => true,
             SubscriptionState::Live(_) => !subject.is_certain(now.time),
             _ => false,
         };
-        let candidates: Vec<_> = table.subjects.iter().filter(may_be).map(|(id, _)| *id).collect();
+        let candidates: Vec<_> = table.subjects.iter().filter(is_candidate).map(|(id, _)| *id).collect();
         table.window = 1;
         if let [id] = candidates[..] {
-            // The next one need not wait.
-            table.settled_at = None;
+            // The next request need not wait.
+            table.confirm_at = None;
             drop(table);
             self.refuse(id, text, now);
             return self.work.notify();
         }
-        table.quiet_until = Some(now.time + LATE);
+        table.paused_until = Some(now.time + MAX_REFUSAL_DELAY);
         for id in candidates.into_iter().rev() {
             let Some(subject) = table.subjects.get_mut(&id) else { continue };
             let cause = self.refusal(&subject.name, text);
-            let reader = match mem::replace(&mut subject.state, SubscriptionState::Wanted) {
+            let reader = match mem::replace(&mut subject.state, SubscriptionState::Waiting) {
                 SubscriptionState::Live(reader) => Some(reader),
-                SubscriptionState::Asked(reader) => reader,
+                SubscriptionState::Requested(reader) => reader,
                 _ => None,
             };
             subject.interrupt(false, &cause, &mut wakes);
-            table.departing.extend(reader);
-            table.wanted.push_front(id);
+            table.closing.extend(reader);
+            table.waiting.push_front(id);
         }
         wakes.push(self.work.waker());
     }
@@ -426,7 +431,7 @@ impl Subscriptions {
         let mut table = self.table.lock();
         let Some(subject) = table.subjects.get_mut(&id) else { return false };
         let (reader, was_live) = match mem::replace(&mut subject.state, SubscriptionState::Refused) {
-            SubscriptionState::Asked(reader) => (reader, false),
+            SubscriptionState::Requested(reader) => (reader, false),
             SubscriptionState::Live(reader) => (Some(reader), true),
             other => {
                 subject.state = other;
@@ -439,11 +444,11 @@ impl Subscriptions {
         subject.interrupt(is_first, &cause, &mut wakes);
         subject.fail_new(&cause, &mut wakes);
         let (key, refusals) = ((subject.name.clone(), subject.group.clone()), subject.refusals as usize);
-        if subject.staying > 0 {
+        if subject.active > 0 {
             table.retries.insert((now.time + delay(refusals + 1, RETRY_DELAY), id));
             wakes.push(self.work.waker());
         } else {
-            subject.state = SubscriptionState::Left;
+            subject.state = SubscriptionState::Closed;
             let is_empty = subject.channels.is_empty();
             table.by_name.remove(&key);
             if is_empty {
@@ -466,21 +471,22 @@ impl Subscriptions {
 
     // --- messages --------------------------------------------------------------------------------
 
-    /// Hands a message to the listeners that it is for.
+    /// Delivers a message to its listeners.
     pub(crate) fn route(&self, subject: u64, message: Bytes, wakes: &mut WakeList) {
         let decoded = Frame::decode(&message, &self.limits);
         let mut table = self.table.lock();
         let Some(subject) = table.subjects.get_mut(&subject) else { return };
-        subject.answered_at = None;
+        subject.round_ended_at = None;
         subject.confirm(wakes);
         match decoded {
             Ok((frame, channel)) => match (subject.channels.get_mut(channel.as_str()), &subject.group) {
                 (Some(listeners), group) => listeners.deliver(frame, group, wakes),
-                // The group that it is meant for gets it too, or others do.
+                // NATS gave the frame to this member of the queue group, but only other members have
+                // a listener for its channel.
                 (None, Group::Queue(group))
                     if *group == self.queue_group(&subject.name, channel.as_str()) =>
                 {
-                    if let Some(listener) = subject.anybody() {
+                    if let Some(listener) = subject.any_listener() {
                         listener.sink.misrouted(frame, wakes);
                     }
                     let channel = format!("{} {}", subject.name, channel.as_str());
@@ -488,17 +494,17 @@ impl Subscriptions {
                 }
                 (None, _) => {}
             },
-            // It names no channel. One gets it, to count it: more would make a flood of such frames
-            // a larger one.
+            // The channel is unknown. Deliver the message to one listener, which counts it;
+            // delivering it to all would amplify a flood of such messages.
             Err(_) => {
-                if let Some(listener) = subject.anybody() {
+                if let Some(listener) = subject.any_listener() {
                     listener.sink.deliver(Frame::Raw(message), wakes);
                 }
             }
         }
     }
 
-    /// Returns the queue group of the subscriptions to a channel.
+    /// Returns the queue group for a channel.
     fn queue_group(&self, subject: &str, local: &str) -> Arc<str> {
         if self.separate.is_empty() {
             return GROUP.into();
@@ -511,12 +517,12 @@ impl Subscriptions {
         }
     }
 
-    /// The client library had no room for a message of some subscription.
+    /// Reports a gap to all live listeners, because the client library dropped a message.
     pub(crate) fn gap(&self) {
         let mut wakes = WakeList::new();
         let table = self.table.lock();
         let listeners = table.subjects.values().flat_map(Subject::listeners);
-        for listener in listeners.filter(|listener| listener.told == Notified::Live) {
+        for listener in listeners.filter(|listener| listener.state == ListenerState::Live) {
             listener.sink.gap(None, &mut wakes);
         }
     }
@@ -524,24 +530,24 @@ impl Subscriptions {
 
 impl Table {
     fn insert(&mut self, key: (Box<str>, Group)) -> u64 {
-        self.last += 1;
-        self.by_name.insert(key.clone(), self.last);
+        self.last_id += 1;
+        self.by_name.insert(key.clone(), self.last_id);
         let (name, group) = key;
         let subject = Subject {
             name,
             group,
-            state: SubscriptionState::Wanted,
+            state: SubscriptionState::Waiting,
             channels: BTreeMap::new(),
-            staying: 0,
+            active: 0,
             refusals: 0,
-            answered_at: None,
+            round_ended_at: None,
         };
-        self.subjects.insert(self.last, subject);
-        self.wanted.push_back(self.last);
-        self.last
+        self.subjects.insert(self.last_id, subject);
+        self.waiting.push_back(self.last_id);
+        self.last_id
     }
 
-    /// Removes a listener that leaves.
+    /// Removes a leaving listener.
     fn remove(&mut self, id: &ListenerId, wakes: &mut WakeList) {
         let Some(subject) = self.subjects.get_mut(&id.subject) else { return };
         if let Some(listeners) = subject.channels.get_mut(id.channel.local()) {
@@ -557,12 +563,12 @@ impl Table {
         }
     }
 
-    /// Takes the readers of all subjects, whose states are to be changed next.
+    /// Takes the readers of all subjects. The caller sets the new state of each subject.
     fn take_readers(&mut self) -> Vec<Arc<Reader>> {
-        let mut readers = mem::take(&mut self.departing);
+        let mut readers = mem::take(&mut self.closing);
         for subject in self.subjects.values_mut() {
-            if let SubscriptionState::Asked(Some(reader)) | SubscriptionState::Live(reader) =
-                mem::replace(&mut subject.state, SubscriptionState::Left)
+            if let SubscriptionState::Requested(Some(reader)) | SubscriptionState::Live(reader) =
+                mem::replace(&mut subject.state, SubscriptionState::Closed)
             {
                 readers.push(reader);
             }
@@ -573,11 +579,12 @@ impl Table {
 
 impl Subject {
     fn insert(&mut self, channel: &str, sink: Sink, wakes: &mut WakeList) -> usize {
-        self.staying += 1;
+        self.active += 1;
         let listeners = self.channels.entry(channel.into()).or_default();
-        let key = listeners.all.insert(Listener { sink, told: Notified::Nothing, turn: None, leaves: false });
+        let key =
+            listeners.all.insert(Listener { sink, state: ListenerState::New, turn: None, leaving: false });
         if let SubscriptionState::Live(_) = self.state {
-            listeners.revive(key, &self.group, wakes);
+            listeners.mark_live(key, &self.group, wakes);
         }
         key
     }
@@ -586,55 +593,57 @@ impl Subject {
     fn leave(&mut self, channel: &str, key: usize) -> bool {
         let Some(listeners) = self.channels.get_mut(channel) else { return false };
         let Some(listener) = listeners.all.get_mut(key) else { return false };
-        listener.leaves = true;
+        listener.leaving = true;
         if let Some(turn) = listener.turn.take() {
             listeners.turns.remove(turn);
         }
-        self.staying -= 1;
+        self.active -= 1;
         true
     }
 
-    /// Returns `true` if no refusal can come any more that is late.
+    /// Returns `true` if a refusal can no longer be late.
     fn is_certain(&self, now: Time) -> bool {
-        self.answered_at.is_none_or(|answered| now.since(answered) >= LATE)
+        self.round_ended_at.is_none_or(|ended| now.since(ended) >= MAX_REFUSAL_DELAY)
     }
 
-    /// The server has the subscription, if it was asked for it. Returns `true` if that is news.
+    /// Marks a requested subscription as live. Returns `true` if it was not live before.
     fn confirm(&mut self, wakes: &mut WakeList) -> bool {
-        let SubscriptionState::Asked(reader) = &mut self.state else { return false };
+        let SubscriptionState::Requested(reader) = &mut self.state else { return false };
         let Some(reader) = reader.take() else { return false };
         self.state = SubscriptionState::Live(reader);
         self.refusals = 0;
-        self.revive(wakes);
+        self.mark_live(wakes);
         true
     }
 
-    /// Tells the listeners that they are live, or are again.
-    fn revive(&mut self, wakes: &mut WakeList) {
+    /// Marks all listeners as live.
+    fn mark_live(&mut self, wakes: &mut WakeList) {
         for listeners in self.channels.values_mut() {
             let keys: Vec<_> = listeners.all.iter().map(|(key, _)| key).collect();
-            keys.into_iter().for_each(|key| listeners.revive(key, &self.group, wakes));
+            keys.into_iter().for_each(|key| listeners.mark_live(key, &self.group, wakes));
         }
     }
 
-    /// Tells the live listeners that they are interrupted, and on demand those that know it, with a better cause.
-    fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut WakeList) {
+    /// Interrupts the live listeners. With `repeat`, also reports the cause to listeners that are
+    /// already interrupted.
+    fn interrupt(&mut self, repeat: bool, cause: &BusError, wakes: &mut WakeList) {
         let listeners = self.channels.values_mut().flat_map(|listeners| &mut listeners.all);
-        for (_, listener) in listeners.filter(|(_, listener)| !listener.leaves) {
-            if listener.told == Notified::Live || again && listener.told == Notified::Interrupted {
-                listener.told = Notified::Interrupted;
+        for (_, listener) in listeners.filter(|(_, listener)| !listener.leaving) {
+            if listener.state == ListenerState::Live || repeat && listener.state == ListenerState::Interrupted
+            {
+                listener.state = ListenerState::Interrupted;
                 listener.sink.interrupted(cause.clone(), wakes);
             }
         }
     }
 
-    /// Fails the listeners that were never live.
+    /// Fails and removes the listeners that were never live.
     fn fail_new(&mut self, cause: &BusError, wakes: &mut WakeList) {
         for listeners in self.channels.values_mut() {
-            let is_new = |listener: &Listener| listener.told == Notified::Nothing && !listener.leaves;
+            let is_new = |listener: &Listener| listener.state == ListenerState::New && !listener.leaving;
             let all = listeners.all.iter();
             let keys: Vec<_> = all.filter(|(_, listener)| is_new(listener)).map(|(key, _)| key).collect();
-            self.staying -= keys.len();
+            self.active -= keys.len();
             keys.into_iter().for_each(|key| listeners.all.remove(key).sink.fail(cause.clone(), wakes));
         }
         self.channels.retain(|_, listeners| !listeners.all.is_empty());
@@ -644,10 +653,9 @@ impl Subject {
         self.channels.values().flat_map(|listeners| listeners.all.iter().map(|(_, listener)| listener))
     }
 
-    /// Returns a listener of any channel: one that stays and knows that it is live, if there is
-    /// any.
-    fn anybody(&self) -> Option<&Listener> {
-        let is_ready = |listener: &&Listener| listener.told == Notified::Live && !listener.leaves;
+    /// Returns a listener of any channel, preferably one that is live and not leaving.
+    fn any_listener(&self) -> Option<&Listener> {
+        let is_ready = |listener: &&Listener| listener.state == ListenerState::Live && !listener.leaving;
         self.listeners().find(is_ready).or_else(|| self.listeners().next())
     }
 }

@@ -1,4 +1,4 @@
-//! URLs of NATS servers, and the credentials in them.
+//! Parsing of NATS URLs.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use crate::error::{ConnectError, UrlProblem};
 
 const DEFAULT_PORT: u16 = 4222;
 
-/// The servers that a list of URLs names.
+/// The servers in a list of URLs.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Servers {
-    /// As URLs without credentials.
+    /// The URLs without credentials.
     pub(crate) addresses: Vec<String>,
-    /// Those of the first URL that has any: the client library has one pair for all.
+    /// The first credentials found: the client library uses one set for all servers.
     pub(crate) credentials: Option<Credentials>,
 }
 
-/// What to show at the door.
+/// The credentials in a URL.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Credentials {
     Token(String),
@@ -23,7 +23,7 @@ pub(crate) enum Credentials {
 }
 
 impl Servers {
-    /// Reads URLs, with commas between them.
+    /// Parses a comma-separated list of URLs.
     pub(crate) fn parse(urls: &str) -> Result<Self, ConnectError> {
         let mut servers = Servers { addresses: Vec::new(), credentials: None };
         for (number, url) in (1..).zip(urls.split(',')) {
@@ -42,7 +42,7 @@ impl fmt::Display for Servers {
     }
 }
 
-/// The address in a URL, and the credentials.
+/// Parses a URL into an address and credentials.
 fn parse(url: &str) -> Result<(String, Option<Credentials>), UrlProblem> {
     let (scheme, rest) = url.split_once("://").ok_or(UrlProblem::NoScheme)?;
     match scheme {
@@ -50,7 +50,7 @@ fn parse(url: &str) -> Result<(String, Option<Credentials>), UrlProblem> {
         "tls" => return Err(UrlProblem::Tls),
         _ => return Err(UrlProblem::Scheme(scheme.to_owned())),
     }
-    // The last one: a password may hold what should have been percent-encoded.
+    // Split at the last `@`: a password may contain one that is not percent-encoded.
     let (credentials, address) = match rest.rsplit_once('@') {
         Some((credentials, address)) => (Some(credentials), address),
         None => (None, rest),
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_credentials_are_told_apart() {
+    fn addresses_and_credentials_are_separated() {
         let servers = Servers::parse("nats://a, nats://me:p%40s:s@b:1/,nats://[::1]").ok().unwrap();
         assert_eq!(servers.to_string(), "nats://a:4222, nats://b:1, nats://[::1]:4222");
         let user = Credentials::User { name: "me".to_owned(), password: "p@s:s".to_owned() };
@@ -107,23 +107,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_url() {
+    fn errors_do_not_show_the_url() {
         let error = |url| Servers::parse(url).err().unwrap().to_string();
         let expected = "expected `nats://[user:password@]host[:port]`";
-        let problem = |problem| format!("URL 1 of the NATS servers: {problem}; {expected}");
-        assert_eq!(error("me:secret@a"), problem("it has no scheme"));
-        assert_eq!(error("redis://me:secret@a"), problem("`redis:` is not the scheme of a NATS server"));
-        assert_eq!(error("tls://a"), problem("`tls:` needs TLS, which this bus does not have yet"));
-        for (url, said) in [
-            ("nats://", "it names no host"),
-            ("nats://me:secret@/b", "it names no host"),
-            ("nats://a:secret", "its port is not a number from 1 to 65535"),
-            ("nats://a:0", "its port is not a number from 1 to 65535"),
-            ("nats://me:se%cret@a", "its user or password is not percent-encoded UTF-8"),
-            ("nats://me:se%ff@a", "its user or password is not percent-encoded UTF-8"),
-            ("nats://me:secret%4@a", "its user or password is not percent-encoded UTF-8"),
+        let problem =
+            |problem| format!("invalid URL {number} of a NATS server: {problem}; {expected}", number = 1);
+        assert_eq!(error("me:secret@a"), problem("the scheme is missing"));
+        assert_eq!(error("redis://me:secret@a"), problem("the scheme `redis:` is not supported"));
+        assert_eq!(error("tls://a"), problem("TLS (`tls:`) is not supported yet"));
+        for (url, reason) in [
+            ("nats://", "the host is missing or invalid"),
+            ("nats://me:secret@/b", "the host is missing or invalid"),
+            ("nats://a:secret", "the port is not a number from 1 to 65535"),
+            ("nats://a:0", "the port is not a number from 1 to 65535"),
+            ("nats://me:se%cret@a", "the user or password is not percent-encoded UTF-8"),
+            ("nats://me:se%ff@a", "the user or password is not percent-encoded UTF-8"),
+            ("nats://me:secret%4@a", "the user or password is not percent-encoded UTF-8"),
         ] {
-            assert_eq!(error(url), problem(said), "{url}");
+            assert_eq!(error(url), problem(reason), "{url}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The same tests as on tokio, where the bus has a thread of its own.
+//! The tests of `tests/it` on smol, where the bus has its own thread.
 
-#![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
+#![allow(clippy::disallowed_methods, reason = "real servers need real time")]
 
 #[path = "it/bus.rs"]
 mod bus;

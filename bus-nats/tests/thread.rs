@@ -1,6 +1,6 @@
-//! The thread of a bus. In a process of its own, where no other test has any.
+//! The thread of a bus. A separate process, so that no other test has such a thread.
 
-#![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
+#![allow(clippy::disallowed_methods, reason = "real servers need real time")]
 
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -23,7 +23,7 @@ pub(crate) fn runtime() -> psrpc_smol::SmolRuntime {
     psrpc_smol::SmolRuntime
 }
 
-/// How many threads buses have in this process.
+/// Returns the number of bus threads in this process.
 fn threads() -> usize {
     let name = |entry: DirEntry| std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -31,7 +31,7 @@ fn threads() -> usize {
 }
 
 #[test]
-fn it_ends_with_the_last_of_the_bus() {
+fn the_thread_ends_with_the_last_handle_of_the_bus() {
     let server = Server::nats(&[]);
     let bus = block_on(NatsBus::connect(&server.url(), runtime())).unwrap();
     assert_eq!(threads(), 1);
@@ -43,7 +43,7 @@ fn it_ends_with_the_last_of_the_bus() {
     drop(bus);
     block_on(publish(&clone, &plain("Make"), frame(1))).unwrap();
     assert!(matches!(next(), Some(Delivery::Frame(_))));
-    // What was accepted before the end is still written.
+    // A frame accepted before the end is still written.
     let other = block_on(NatsBus::connect(&server.url(), runtime())).unwrap();
     let offer = Offer::new(plain("Make"), frame(2), ReplyTo::new(drop));
     assert!(matches!(other.publish(offer, &mut WakeList::new()), Ok(Accepted::Later | Accepted::Done(None))));
@@ -54,10 +54,10 @@ fn it_ends_with_the_last_of_the_bus() {
     drop(subscription);
     assert!(matches!(next(), Some(Delivery::Ended(None))));
     assert!(next().is_none());
-    // Polled: a thread that nobody joins notifies nobody when it ends.
+    // Poll, because the end of a thread that is not joined cannot be awaited.
     let deadline = Instant::now() + 5 * SECOND;
     while threads() > 0 {
-        assert!(Instant::now() < deadline, "{} threads go on", threads());
+        assert!(Instant::now() < deadline, "{} threads are still running", threads());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,4 +1,4 @@
-//! Error texts: the words of the server or the operating system, without secrets.
+//! Error texts from the server or the operating system, without secrets.
 //!
 //! The bus sends its password when it connects, and a server may repeat it in an error. Cutting the
 //! password out of the text would reveal it, because the missing part of a well-known sentence can
@@ -9,7 +9,7 @@
 //! * Well-known Redis errors are shown as they are, even if they happen to contain the password.
 //! * Any other error that contains the password is withheld completely.
 //!
-//! The text shown for a well-known error therefore never depends on the password.
+//! Whether a well-known error is shown therefore does not depend on the password.
 
 use redis::{ErrorKind, RedisError};
 

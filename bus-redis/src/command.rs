@@ -135,7 +135,7 @@ impl Commands {
 
     fn complete_publish(&self, publish: Publish, reply: Result<Value, Failure>) {
         let Publish { channel, content, receipt, .. } = publish;
-        let refused = |cause| BusError::new(format!("{cause}; publishing on {}", channel.legacy()));
+        let refused = |cause| BusError::new(format!("cannot publish on {}: {cause}", channel.legacy()));
         match (content, reply) {
             (Content::Failed(cause), _) => receipt.failed(cause),
             (_, Ok(Value::Int(receivers))) => receipt.published(u64::try_from(receivers).ok()),

@@ -21,7 +21,7 @@ use crate::outage::{Outages, Side};
 use crate::queue::{BATCH_BYTES, ConnectionQueue, Next, Operation, Sizes};
 
 /// The role of a connection. Its methods are called without holding a lock.
-pub(crate) trait Purpose: Send + 'static {
+pub(crate) trait ConnectionRole: Send + 'static {
     type Operation: Operation;
 
     const SIDE: Side;
@@ -84,8 +84,8 @@ enum Step<O> {
 }
 
 /// The state of the task that maintains a connection.
-pub(crate) struct Connection<P: Purpose> {
-    pub(crate) purpose: P,
+pub(crate) struct Connection<P: ConnectionRole> {
+    pub(crate) role: P,
     connector: Arc<Connector>,
     outages: Arc<Outages>,
     /// Stops the bus if this task ends early.
@@ -99,24 +99,15 @@ pub(crate) struct Connection<P: Purpose> {
     ended: bool,
 }
 
-impl<P: Purpose> Connection<P> {
+impl<P: ConnectionRole> Connection<P> {
     pub(crate) fn new(
-        purpose: P,
+        role: P,
         connector: Arc<Connector>,
         outages: Arc<Outages>,
         stop: impl Fn(&BusError) + Send + 'static,
     ) -> Self {
         let (ready, in_flight) = (VecDeque::new(), VecDeque::new());
-        Self {
-            purpose,
-            connector,
-            outages,
-            stop: Box::new(stop),
-            ready,
-            in_flight,
-            failures: 0,
-            ended: false,
-        }
+        Self { role, connector, outages, stop: Box::new(stop), ready, in_flight, failures: 0, ended: false }
     }
 
     /// Maintains the connection until the queue is closed.
@@ -125,20 +116,20 @@ impl<P: Purpose> Connection<P> {
     /// server.
     pub(crate) async fn run(mut self, first: oneshot::Sender<Result<(), ConnectError>>) {
         let mut first = Some(first);
-        while !self.purpose.queue().is_closed() {
+        while !self.role.queue().is_closed() {
             match self.connect().await {
                 Ok(connection) => {
-                    self.purpose.queue().connected();
+                    self.role.queue().connected();
                     if let Some(first) = first.take() {
                         // If the receiver was dropped, the bus is closed.
                         let _ = first.send(Ok(()));
                     }
-                    self.purpose.on_connected();
+                    self.role.on_connected();
                     match self.serve(connection).await {
                         Ok(()) => break,
                         Err(cause) => {
                             self.lost(&cause);
-                            self.purpose.on_lost(&cause);
+                            self.role.on_lost(&cause);
                         }
                     }
                 }
@@ -157,11 +148,11 @@ impl<P: Purpose> Connection<P> {
         }
         self.ended = true;
         self.fail_all(&BusError::new("the bus is closed"));
-        self.purpose.on_ended();
+        self.role.on_ended();
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, ConnectError> {
-        let (queue, receive) = (Arc::clone(self.purpose.queue()), self.purpose.receiver());
+        let (queue, receive) = (Arc::clone(self.role.queue()), self.role.receiver());
         let pushed = move |info: PushInfo| {
             match info.kind {
                 PushKind::Disconnection => queue.ended(&mut WakeList::new()),
@@ -176,7 +167,7 @@ impl<P: Purpose> Connection<P> {
     async fn wait(&mut self) {
         let mut sleep = self.connector.sleep_after(self.failures);
         self.failures = self.failures.saturating_add(1);
-        let queue = self.purpose.queue();
+        let queue = self.role.queue();
         poll_fn(|cx| match queue.poll_closed(cx) {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => sleep.as_mut().poll(cx),
@@ -195,7 +186,7 @@ impl<P: Purpose> Connection<P> {
             match self.next_step().await {
                 Step::Queue(Next::Send(operations)) => {
                     for operation in operations {
-                        self.purpose.prepare(operation, &mut self.ready);
+                        self.role.prepare(operation, &mut self.ready);
                     }
                 }
                 Step::Queue(Next::Reconnect) => {
@@ -217,7 +208,7 @@ impl<P: Purpose> Connection<P> {
     }
 
     async fn next_step(&mut self) -> Step<P::Operation> {
-        let (queue, keep_running, outages) = (self.purpose.queue(), self.purpose.holds_back(), &self.outages);
+        let (queue, keep_running, outages) = (self.role.queue(), self.role.holds_back(), &self.outages);
         let mut idle = self.connector.sleep(self.connector.options.ping_interval);
         poll_fn(|cx| {
             if outages.poll_check_due(P::SIDE, cx).is_ready() {
@@ -240,7 +231,7 @@ impl<P: Purpose> Connection<P> {
             bytes += operation.size();
             self.in_flight.push_back(operation);
         }
-        let commands = self.in_flight.iter_mut().map(|operation| self.purpose.command(operation));
+        let commands = self.in_flight.iter_mut().map(|operation| self.role.command(operation));
         let commands: Vec<_> = commands.collect();
         let expected: Vec<_> = commands.iter().map(Option::is_some).collect();
         let mut pipeline = Pipeline::with_capacity(commands.len());
@@ -263,9 +254,9 @@ impl<P: Purpose> Connection<P> {
             sizes.add(&operation);
             let reply = expected.then(|| replies.next()).flatten().unwrap_or(Value::Nil).extract_error();
             let refused = |error| Failure::Refused(self.connector.bus_error(&error));
-            self.purpose.complete(operation, reply.map_err(refused));
+            self.role.complete(operation, reply.map_err(refused));
         }
-        self.purpose.queue().release(sizes, &mut WakeList::new());
+        self.role.queue().release(sizes, &mut WakeList::new());
         Ok(())
     }
 
@@ -277,18 +268,18 @@ impl<P: Purpose> Connection<P> {
 
     /// Fails all queued operations, and all later ones until a connection is established.
     fn fail_all(&mut self, cause: &BusError) {
-        let queued = self.purpose.queue().lost(cause, &mut WakeList::new());
-        let held_back = self.purpose.take_held_back();
+        let queued = self.role.queue().lost(cause, &mut WakeList::new());
+        let held_back = self.role.take_held_back();
         let mut sizes = Sizes::default();
         for operation in self.in_flight.drain(..).chain(self.ready.drain(..)).chain(held_back).chain(queued) {
             sizes.add(&operation);
-            self.purpose.complete(operation, Err(Failure::Lost(cause.clone())));
+            self.role.complete(operation, Err(Failure::Lost(cause.clone())));
         }
-        self.purpose.queue().release(sizes, &mut WakeList::new());
+        self.role.queue().release(sizes, &mut WakeList::new());
     }
 }
 
-impl<P: Purpose> Drop for Connection<P> {
+impl<P: ConnectionRole> Drop for Connection<P> {
     /// Stops the bus if its runtime dropped the task or the task panicked.
     fn drop(&mut self) {
         if !self.ended {

@@ -8,7 +8,7 @@ use psrpc::bus::{Sink, WakeList};
 use psrpc::{BusError, Runtime, SubscriptionKind};
 use redis::{PushInfo, PushKind, Value};
 
-use crate::connection::{Failure, Purpose};
+use crate::connection::{ConnectionRole, Failure};
 use crate::connector::Connector;
 use crate::options::RedisOptions;
 use crate::queue::{Next, Sizes};
@@ -81,15 +81,15 @@ impl Bus {
 }
 
 /// Replies to the queued operations of one connection. Returns `false` if there were none.
-fn answer_to<P: Purpose>(purpose: &mut P, answer: &mut impl FnMut(&[u8]) -> Answer) -> bool {
-    let next = purpose.queue().poll_next(true, &Context::from_waker(Waker::noop()));
+fn answer_to<P: ConnectionRole>(role: &mut P, answer: &mut impl FnMut(&[u8]) -> Answer) -> bool {
+    let next = role.queue().poll_next(true, &Context::from_waker(Waker::noop()));
     let Poll::Ready(Next::Send(operations)) = next else { return false };
     let mut ready = VecDeque::new();
-    operations.into_iter().for_each(|operation| purpose.prepare(operation, &mut ready));
+    operations.into_iter().for_each(|operation| role.prepare(operation, &mut ready));
     let mut sizes = Sizes::default();
     for mut operation in ready {
         sizes.add(&operation);
-        let command = purpose.command(&mut operation).map(|command| command.get_packed_command());
+        let command = role.command(&mut operation).map(|command| command.get_packed_command());
         let reply = command.as_deref().map(|command| (command.starts_with(b"*2"), answer(command)));
         let answer = match reply {
             None | Some((_, Answer::Taken)) => Ok(Value::Nil),
@@ -98,9 +98,9 @@ fn answer_to<P: Purpose>(purpose: &mut P, answer: &mut impl FnMut(&[u8]) -> Answ
             Some((true, Answer::Done)) => Ok(Value::Push { kind: PushKind::Subscribe, data: Vec::new() }),
             Some((false, Answer::Done)) => Ok(Value::Okay),
         };
-        purpose.complete(operation, answer);
+        role.complete(operation, answer);
     }
-    purpose.queue().release(sizes, &mut WakeList::new());
+    role.queue().release(sizes, &mut WakeList::new());
     true
 }
 

@@ -208,10 +208,10 @@ impl Shared {
         Self { connector, outages, commands, subscriptions }
     }
 
-    fn connection<P: connection::Purpose>(self: &Arc<Self>, purpose: P) -> Connection<P> {
+    fn connection<P: connection::ConnectionRole>(self: &Arc<Self>, role: P) -> Connection<P> {
         let shared = Arc::clone(self);
         let (connector, outages) = (Arc::clone(&self.connector), Arc::clone(&self.outages));
-        Connection::new(purpose, connector, outages, move |cause| shared.stop(cause))
+        Connection::new(role, connector, outages, move |cause| shared.stop(cause))
     }
 
     /// Fails all later publishing and every subscription, because a task of the bus ended early.

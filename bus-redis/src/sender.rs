@@ -12,7 +12,7 @@ use psrpc::proto::{Channel, Compression};
 use redis::{Cmd, Value};
 
 use crate::command::{Command, Commands, Encoded};
-use crate::connection::{Failure, Purpose};
+use crate::connection::{ConnectionRole, Failure};
 use crate::lock;
 use crate::outage::Side;
 use crate::publish::{Content, Publish, encode};
@@ -95,7 +95,7 @@ impl CommandSender {
     }
 }
 
-impl Purpose for CommandSender {
+impl ConnectionRole for CommandSender {
     type Operation = Command;
 
     const SIDE: Side = Side::Commands;

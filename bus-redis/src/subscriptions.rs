@@ -11,7 +11,7 @@ use redis::{Cmd, PushInfo, PushKind, Value};
 
 use crate::backoff;
 use crate::command::Commands;
-use crate::connection::{Failure, Purpose};
+use crate::connection::{ConnectionRole, Failure};
 use crate::outage::Side;
 use crate::queue::{ConnectionQueue, Operation};
 use crate::subscribers::{Leaving, SubscriberId, Table};
@@ -143,7 +143,7 @@ impl SubscriptionSender {
     /// Reports a refused subscription to its subscribers, and schedules a retry.
     fn refused(&self, channel: Box<str>, generation: u64, cause: &BusError) {
         let mut wakes = WakeList::new();
-        let cause = BusError::new(format!("{cause}; subscribing to {channel}"));
+        let cause = BusError::new(format!("cannot subscribe to {channel}: {cause}"));
         let refused = self.0.commands.table.lock().refused(&channel, generation, &cause, &mut wakes);
         let Some(refused) = refused else { return };
         if refused.first {
@@ -166,7 +166,7 @@ impl SubscriptionSender {
     }
 }
 
-impl Purpose for SubscriptionSender {
+impl ConnectionRole for SubscriptionSender {
     type Operation = SubscriptionChange;
 
     const SIDE: Side = Side::Subscriptions;

@@ -27,7 +27,7 @@ fn scheme(url: &str) -> Option<&str> {
 }
 
 fn unsupported(scheme: &str) -> String {
-    let known = match scheme.to_ascii_lowercase().as_str() {
+    let problem = match scheme.to_ascii_lowercase().as_str() {
         "rediss" | "valkeys" => "needs TLS, which is not supported yet",
         "redis+sentinel" | "redis-sentinel" | "rediss+sentinel" | "sentinel" => {
             "needs Sentinel, which is not supported yet"
@@ -41,7 +41,7 @@ fn unsupported(scheme: &str) -> String {
         "valkey" => "is not supported: use `redis://` for a Valkey server",
         _ => return format!("the scheme is `{scheme}://`, expected `redis://`"),
     };
-    format!("`{scheme}://` {known}")
+    format!("`{scheme}://` {problem}")
 }
 
 #[cfg(test)]

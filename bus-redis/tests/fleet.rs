@@ -1,4 +1,4 @@
-//! Side by side with Go's fleets: bytes and locks on the wire are those of the recordings.
+//! Fleets with Go peers: the bytes and locks on the wire are the recorded ones.
 
 mod common;
 
@@ -17,20 +17,20 @@ use psrpc_tokio::{Runtime, SubscriptionKind};
 use psrpc_vectors::{Bus as RecordedBus, Conversation, Event, RECORDINGS, unescaped};
 use redis::aio::{MultiplexedConnection, PubSubStream};
 
-use self::common::{connect_with as connect, foreign, listen, next, runtime};
+use self::common::{connect_with as connect, foreign, next, runtime, subscribe_live};
 
 async fn publish(bus: &RedisBus, channel: &Channel, frame: Frame) {
     common::publish(bus, channel, frame).await.unwrap();
 }
 
-/// The recorded conversations, each with the version of Go that had it.
+/// Returns the recorded conversations, each with the version of Go that took part.
 fn conversations() -> impl Iterator<Item = (&'static str, Conversation)> {
     RECORDINGS.iter().filter(|recording| recording.bus == RecordedBus::Redis).flat_map(|recording| {
         recording.conversations().into_iter().map(|conversation| (recording.version, conversation))
     })
 }
 
-/// The channel with a legacy name, and how its listeners subscribe to it.
+/// Returns the channel with a legacy name, and the kind of its subscriptions.
 fn channel_of(legacy: &str) -> (Channel, SubscriptionKind) {
     let parts: Vec<_> = legacy.split('|').map(unescaped).collect();
     let parts: Vec<_> = parts.iter().map(String::as_str).collect();
@@ -51,22 +51,22 @@ fn channel_of(legacy: &str) -> (Channel, SubscriptionKind) {
             let kind = if queue { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
             (Channel::request(service, method, topic, queue), kind)
         }
-        _ => panic!("{legacy} is no channel"),
+        _ => panic!("no channel has the legacy name {legacy}"),
     };
     assert_eq!(channel.legacy(), legacy);
     (channel, kind)
 }
 
-/// A recorded conversation once more, with a bus of ours in the place of each peer's.
+/// Replays a recorded conversation, with one of our buses for each peer.
 struct Replay {
     context: String,
     conversation: Conversation,
-    /// By `role:ID`.
+    /// The buses by `role:ID`.
     buses: BTreeMap<String, RedisBus>,
-    ears: Vec<(String, SubscriptionKind, Inbox, Subscription)>,
+    subscribers: Vec<(String, SubscriptionKind, Inbox, Subscription)>,
     foreign: MultiplexedConnection,
     messages: PubSubStream,
-    /// How many frames a bus of ours published.
+    /// The number of frames published by our buses.
     ours: usize,
     commands: Pin<Box<dyn Stream<Item = String> + Send>>,
 }
@@ -80,30 +80,30 @@ impl Replay {
         let monitor = client.get_async_monitor().await.unwrap();
         let mut buses = BTreeMap::new();
         for peer in &conversation.participants {
-            // What was recorded has expired long since.
+            // The recorded requests expired long ago.
             let bus = connect(server, RedisOptions::new().skew_allowance(Duration::MAX)).await;
             buses.insert(format!("{}:{}", peer.role, peer.id), bus);
         }
-        let mut ears = Vec::new();
+        let mut subscribers = Vec::new();
         for subscription in &conversation.subscriptions {
             let (channel, kind) = channel_of(&subscription.channel);
             let Some(bus) = buses.get(&subscription.by) else { continue };
-            // Two listeners share a bus there, and one lock.
+            // This bus has two subscribers, which share a lock.
             let twice = conversation.id == "subscription-queue-one-bus" && kind == SubscriptionKind::Queue;
             for _ in 0..if twice { 2 } else { 1 } {
-                let (inbox, handle) = listen(bus, &channel, kind).await;
-                ears.push((subscription.channel.clone(), kind, inbox, handle));
+                let (inbox, handle) = subscribe_live(bus, &channel, kind).await;
+                subscribers.push((subscription.channel.clone(), kind, inbox, handle));
             }
         }
         let mut foreign = foreign(server).await;
-        // An update has no id, so that its lock is the same in every recording.
+        // An update has no id, so its lock key is the same in every recording.
         redis::cmd("FLUSHALL").exec_async(&mut foreign).await.unwrap();
         let commands = Box::pin(monitor.into_on_message::<String>());
-        Self { context, conversation, buses, ears, foreign, messages, ours: 0, commands }
+        Self { context, conversation, buses, subscribers, foreign, messages, ours: 0, commands }
     }
 
-    /// Publishes what each peer published, and checks that the bus carries its very bytes to those
-    /// who had subscribed.
+    /// Publishes the frames of each peer and checks that the bus delivers the same bytes to the
+    /// subscribers. Returns how many frames were published by our buses.
     async fn run(mut self) -> usize {
         let frames = std::mem::take(&mut self.conversation.frames);
         for (index, event) in frames.iter().enumerate() {
@@ -112,7 +112,8 @@ impl Replay {
             let (frame, _) = Frame::decode(&bytes.clone().into(), &FrameLimits::DEFAULT)
                 .unwrap_or_else(|_| (Frame::Raw(bytes.clone().into()), "".into()));
             match self.buses.get(&recorded.from) {
-                // Where we write something else, and mean to, is for the tests of the wire to say.
+                // Frames that this implementation encodes differently on purpose are covered by the
+                // tests of psrpc-proto.
                 Some(bus) if frame.encode(channel_of(&recorded.channel).0.local()) == bytes => {
                     publish(bus, &channel_of(&recorded.channel).0, frame).await;
                     self.ours += 1;
@@ -124,20 +125,20 @@ impl Replay {
                 }
             }
             let message = poll_fn(|cx| Pin::new(&mut self.messages).poll_next(cx)).await.unwrap();
-            let seen = (message.get_channel_name(), message.get_payload_bytes());
-            assert_eq!(seen, (&*recorded.channel, &bytes[..]), "{}", self.context);
+            let message = (message.get_channel_name(), message.get_payload_bytes());
+            assert_eq!(message, (&*recorded.channel, &bytes[..]), "{}", self.context);
             let locks = frames.iter().filter_map(|event| match event {
                 Event::Lock(lock) if lock.frame == index => Some(lock),
                 _ => None,
             });
             let locks: Vec<_> = locks.collect();
             self.check_locks(&locks.iter().map(|lock| lock.args[1].as_str()).collect::<Vec<_>>()).await;
-            self.check_heard(&recorded.channel, locks.iter().any(|lock| lock.won)).await;
+            self.check_delivered(&recorded.channel, locks.iter().any(|lock| lock.won)).await;
         }
         self.ours
     }
 
-    /// Every server that a frame reached tried the lock that Go's tried, and only those did.
+    /// Checks that the servers tried the same locks as in Go.
     async fn check_locks(&mut self, keys: &[&str]) {
         for key in keys {
             let command = loop {
@@ -151,11 +152,11 @@ impl Replay {
         }
     }
 
-    /// Each plain subscriber of a channel gets a frame, and of the queue subscribers one, if one
-    /// got the lock: an update that is the same as another takes none.
-    async fn check_heard(&mut self, channel: &str, locked: bool) {
+    /// Checks that each plain subscriber of a channel gets the frame, and one of the queue
+    /// subscribers if the lock was acquired. An identical update takes no lock.
+    async fn check_delivered(&mut self, channel: &str, locked: bool) {
         let (mut waiting, mut taken) = (Vec::new(), false);
-        for (_, kind, inbox, _) in self.ears.iter_mut().filter(|(of, ..)| of == channel) {
+        for (_, kind, inbox, _) in self.subscribers.iter_mut().filter(|(of, ..)| of == channel) {
             match kind {
                 SubscriptionKind::Plain => assert!(matches!(next(inbox).await, Delivery::Frame(_))),
                 SubscriptionKind::Queue => waiting.push(inbox),
@@ -167,7 +168,7 @@ impl Replay {
         poll_fn(|cx| {
             for inbox in &mut waiting {
                 if let Poll::Ready(Some(Delivery::Frame(_))) = Pin::new(&mut **inbox).poll_next(cx) {
-                    assert!(!taken, "{}: two got it", self.context);
+                    assert!(!taken, "{}: two queue members got the frame", self.context);
                     taken = true;
                 }
             }
@@ -182,7 +183,7 @@ async fn the_recorded_conversations_are_the_same_over_our_bus() {
     let server = Server::redis(&[]);
     let (mut replayed, mut ours) = (0, 0);
     for (version, conversation) in conversations() {
-        // Where Go takes a lock and we mean not to.
+        // Go takes a lock here; this implementation does not, on purpose.
         if conversation.id != "request-expired-from-recorder" {
             ours += Replay::new(&server, version, conversation).await.run().await;
             replayed += 1;
@@ -196,7 +197,7 @@ fn fit() -> Channel {
     Channel::request::<&str>("Hats", "Fit", &[], true)
 }
 
-/// A request of this moment that ends after `timeout`.
+/// Returns a request that is sent now and expires after `timeout`.
 fn request(id: &str, timeout: Duration) -> Frame {
     let now = runtime().now().wall;
     Frame::Request(Request {
@@ -215,7 +216,7 @@ fn id_of(delivery: &Delivery) -> &str {
     }
 }
 
-/// The key of the lock of published bytes.
+/// Returns the lock key of published bytes.
 fn key_of(bytes: &[u8]) -> String {
     use base64::Engine;
     use sha2::Digest;
@@ -224,11 +225,11 @@ fn key_of(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_peer_has_locked_is_left_to_it() {
+async fn a_frame_locked_by_a_peer_is_not_delivered() {
     let server = Server::redis(&[]);
     let bus = connect(&server, RedisOptions::new()).await;
     let mut foreign = foreign(&server).await;
-    let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+    let (mut inbox, _subscription) = subscribe_live(&bus, &fit(), SubscriptionKind::Queue).await;
     for (id, locked) in [("REQ_1", true), ("REQ_2", false)] {
         let bytes = request(id, Duration::from_secs(60)).encode(fit().local());
         if locked {
@@ -240,12 +241,12 @@ async fn what_a_peer_has_locked_is_left_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_compressed_frame_is_locked_by_the_bytes_that_were_published() {
+async fn the_lock_key_of_a_compressed_frame_is_the_digest_of_the_published_bytes() {
     let server = Server::redis(&[]);
     let compressing = connect(&server, RedisOptions::new().compression(Compression::DEFAULT)).await;
     let plain = connect(&server, RedisOptions::new()).await;
     let mut foreign = foreign(&server).await;
-    let (mut inbox, _subscription) = listen(&plain, &fit(), SubscriptionKind::Queue).await;
+    let (mut inbox, _subscription) = subscribe_live(&plain, &fit(), SubscriptionKind::Queue).await;
     for (id, locked) in [("REQ_1", false), ("REQ_2", true), ("REQ_3", false)] {
         let Frame::Request(request) = request(id, Duration::from_secs(60)) else { unreachable!() };
         let frame = Frame::Request(Request { payload: vec![7; 100 * 1024].into(), ..request });
@@ -257,8 +258,12 @@ async fn a_compressed_frame_is_locked_by_the_bytes_that_were_published() {
             publish(&compressing, &fit(), frame).await;
         } else {
             publish(&compressing, &fit(), frame.clone()).await;
-            let heard = next(&mut inbox).await;
-            assert!(matches!(&heard, Delivery::Frame(heard) if *heard == frame), "{}", id_of(&heard));
+            let delivery = next(&mut inbox).await;
+            assert!(
+                matches!(&delivery, Delivery::Frame(received) if *received == frame),
+                "{}",
+                id_of(&delivery)
+            );
             let locks: i64 = redis::cmd("EXISTS").arg(key).query_async(&mut foreign).await.unwrap();
             assert_eq!(locks, 1, "{id}");
         }
@@ -266,11 +271,11 @@ async fn a_compressed_frame_is_locked_by_the_bytes_that_were_published() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_channel_that_an_envelope_names_is_written_as_go_does_and_not_read() {
+async fn the_channel_in_an_envelope_is_written_as_in_go_and_ignored_on_receipt() {
     let server = Server::redis(&[]);
     let bus = connect(&server, RedisOptions::new()).await;
     let mut foreign = foreign(&server).await;
-    let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+    let (mut inbox, _subscription) = subscribe_live(&bus, &fit(), SubscriptionKind::Queue).await;
     for (id, local) in
         [("REQ_1", "Fit.REQ"), ("REQ_2", ""), ("REQ_3", "Pick.RCLAIM"), ("REQ_4", "no channel")]
     {
@@ -295,15 +300,15 @@ async fn an_expired_request_takes_no_lock() {
     let server = Server::redis(&[]);
     let bus = connect(&server, RedisOptions::new()).await;
     let mut foreign = foreign(&server).await;
-    let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+    let (mut inbox, _subscription) = subscribe_live(&bus, &fit(), SubscriptionKind::Queue).await;
     publish(&bus, &fit(), request("REQ_1", Duration::ZERO)).await;
-    assert_eq!(id_of(&next(&mut inbox).await), "REQ_1", "whoever serves it counts it as expired");
+    assert_eq!(id_of(&next(&mut inbox).await), "REQ_1", "its server counts it as expired");
     let locks: i64 = redis::cmd("DBSIZE").query_async(&mut foreign).await.unwrap();
     assert_eq!(locks, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_whose_lock_cannot_be_had_is_a_gap() {
+async fn a_refused_lock_is_a_gap() {
     let server = Server::redis(&[]);
     let mut foreign = foreign(&server).await;
     let mut command = redis::cmd("ACL");
@@ -312,20 +317,20 @@ async fn a_frame_whose_lock_cannot_be_had_is_a_gap() {
     }
     command.exec_async(&mut foreign).await.unwrap();
     let bus = RedisBus::connect(&server.url_with("hatter:right@"), runtime()).await.unwrap();
-    let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+    let (mut inbox, _subscription) = subscribe_live(&bus, &fit(), SubscriptionKind::Queue).await;
     publish(&bus, &fit(), request("REQ_1", Duration::from_secs(60))).await;
     assert!(matches!(next(&mut inbox).await, Delivery::Gap(Some(1))));
 }
 
-/// The same when there is hardly any room for locks: a frame is handed on or a gap, and none is
-/// locked for nobody.
+/// With little room for locks, each frame is either delivered or reported as a gap. None is locked
+/// and then lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_bus_locks_nothing_for_who_has_left() {
+async fn a_full_bus_loses_no_locked_frame_of_a_dropped_subscription() {
     let server = Server::redis(&[]);
     let bus = connect(&server, RedisOptions::new().queue_bytes(4000)).await;
     let mut foreign = foreign(&server).await;
     for round in 0..100 {
-        let (mut inbox, subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+        let (mut inbox, subscription) = subscribe_live(&bus, &fit(), SubscriptionKind::Queue).await;
         let mut pipeline = redis::pipe();
         for number in 0..60 {
             let bytes = request(&format!("REQ_{round}_{number}"), Duration::from_secs(60)).encode("");
@@ -333,27 +338,27 @@ async fn a_full_bus_locks_nothing_for_who_has_left() {
         }
         let reached: Vec<u64> = pipeline.query_async(&mut foreign).await.unwrap();
         drop(subscription);
-        let mut handed_on = 0;
+        let mut accounted = 0;
         while let Some(delivery) = poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)).await {
             match delivery {
                 Delivery::Ended(None) => break,
-                Delivery::Frame(_) => handed_on += 1,
-                Delivery::Gap(lost) => handed_on += lost.expect("the bus knows how many"),
+                Delivery::Frame(_) => accounted += 1,
+                Delivery::Gap(lost) => accounted += lost.expect("the bus knows the count"),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(handed_on, reached.into_iter().sum::<u64>(), "in round {round}");
+        assert_eq!(accounted, reached.into_iter().sum::<u64>(), "in round {round}");
     }
 }
 
-/// Invariant I14: what was delivered before the end was confirmed is handed on, also what still
-/// waited for its lock.
+/// Invariant I14: frames that arrived before the end was confirmed are delivered, including frames
+/// that were waiting for their locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_in_before_the_unsubscribe_is_handed_on() {
+async fn frames_received_before_an_unsubscribe_are_delivered() {
     let server = Server::redis(&[]);
     let bus = connect(&server, RedisOptions::new()).await;
     for round in 0..50 {
-        let (mut inbox, subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+        let (mut inbox, subscription) = subscribe_live(&bus, &fit(), SubscriptionKind::Queue).await;
         for number in 0..20 {
             publish(&bus, &fit(), request(&format!("REQ_{round}_{number}"), Duration::from_secs(60))).await;
         }

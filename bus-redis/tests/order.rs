@@ -1,4 +1,4 @@
-//! Order: large frames are encoded on their own, and hold up nothing but their channel.
+//! Order of frames: large frames are encoded in tasks and delay only their own channel.
 
 mod common;
 
@@ -15,38 +15,38 @@ use psrpc_tokio::{BusError, Now, Runtime, Task, Time, TokioRuntime};
 use redis::aio::PubSubStream;
 use tokio::sync::oneshot;
 
-use self::common::{channel, event, frame, runtime, tell, within};
+use self::common::{channel, event, execute, frame, runtime, within};
 
-/// A runtime that keeps the tasks that are spawned once it is told to.
+/// A runtime that can collect spawned tasks instead of running them.
 #[derive(Clone)]
-struct KeepingRuntime {
+struct CollectingRuntime {
     runtime: TokioRuntime,
-    kept: Arc<Mutex<Option<Vec<Task>>>>,
+    collected: Arc<Mutex<Option<Vec<Task>>>>,
 }
 
-impl KeepingRuntime {
+impl CollectingRuntime {
     fn new() -> Self {
-        Self { runtime: runtime(), kept: Arc::default() }
+        Self { runtime: runtime(), collected: Arc::default() }
     }
 
-    fn keep(&self) {
-        *self.kept.lock().unwrap() = Some(Vec::new());
+    fn collect(&self) {
+        *self.collected.lock().unwrap() = Some(Vec::new());
     }
 
-    /// The tasks that were kept. Later ones are kept too.
+    /// Returns the collected tasks. Later tasks are collected too.
     fn take(&self) -> Vec<Task> {
-        self.kept.lock().unwrap().as_mut().map(std::mem::take).unwrap_or_default()
+        self.collected.lock().unwrap().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Waits until a task is kept.
-    async fn kept(&self) {
-        while self.kept.lock().unwrap().as_ref().is_none_or(Vec::is_empty) {
+    /// Waits until a task is collected.
+    async fn collected(&self) {
+        while self.collected.lock().unwrap().as_ref().is_none_or(Vec::is_empty) {
             tokio::task::yield_now().await;
         }
     }
 }
 
-impl Runtime for KeepingRuntime {
+impl Runtime for CollectingRuntime {
     fn now(&self) -> Now {
         self.runtime.now()
     }
@@ -60,8 +60,8 @@ impl Runtime for KeepingRuntime {
     }
 
     fn spawn(&self, task: Task) {
-        match &mut *self.kept.lock().unwrap() {
-            Some(kept) => kept.push(task),
+        match &mut *self.collected.lock().unwrap() {
+            Some(collected) => collected.push(task),
             None => self.runtime.spawn(task),
         }
     }
@@ -71,17 +71,17 @@ impl Runtime for KeepingRuntime {
     }
 }
 
-struct Scene {
+struct Harness {
     server: Server,
-    runtime: KeepingRuntime,
+    runtime: CollectingRuntime,
     bus: RedisBus,
     messages: PubSubStream,
 }
 
-impl Scene {
+impl Harness {
     async fn new(options: RedisOptions) -> Self {
         let server = Server::redis(&[]);
-        let runtime = KeepingRuntime::new();
+        let runtime = CollectingRuntime::new();
         let bus = RedisBus::connect_with(&server.url(), runtime.clone(), options).await.unwrap();
         let client = redis::Client::open(server.url()).unwrap();
         let (mut sink, messages) = client.get_async_pubsub().await.unwrap().split();
@@ -89,20 +89,20 @@ impl Scene {
         Self { server, runtime, bus, messages }
     }
 
-    /// Offers a frame, which the bus takes.
+    /// Publishes a frame and returns a receiver for the result.
     fn publish(&self, channel: &Channel, frame: Frame) -> oneshot::Receiver<Result<Option<u64>, BusError>> {
-        let (tell, told) = oneshot::channel();
-        let offer = Offer::new(channel.clone(), frame, ReplyTo::new(move |result| _ = tell.send(result)));
+        let (sender, receiver) = oneshot::channel();
+        let offer = Offer::new(channel.clone(), frame, ReplyTo::new(move |result| _ = sender.send(result)));
         assert!(matches!(self.bus.publish(offer, &mut WakeList::new()), Ok(Accepted::Later)));
-        told
+        receiver
     }
 
-    /// The next message that reaches a subscriber: its channel, and the first byte of its value.
+    /// Returns the channel of the next message and the first byte of its value.
     async fn message(&mut self) -> (String, u8) {
         let message = within(poll_fn(|cx| Pin::new(&mut self.messages).poll_next(cx))).await.unwrap();
         let bytes = message.get_payload_bytes().to_vec().into();
         let Ok((Frame::Other(any), _)) = Frame::decode(&bytes, &FrameLimits::DEFAULT) else {
-            panic!("another")
+            panic!("unexpected frame")
         };
         (message.get_channel_name().to_owned(), any.value[0])
     }
@@ -117,24 +117,24 @@ fn small(first: &'static str) -> Frame {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_frame_holds_up_its_channel_alone() {
-    let mut scene = Scene::new(RedisOptions::new().compression(Compression::DEFAULT)).await;
+async fn a_large_frame_delays_only_its_own_channel() {
+    let mut harness = Harness::new(RedisOptions::new().compression(Compression::DEFAULT)).await;
     let [fit, pick] = ["Fit", "Pick"].map(channel);
-    scene.runtime.keep();
+    harness.runtime.collect();
     let frames = [large(b'1'), small("2"), small("3"), large(b'4'), small("5"), large(b'6')];
-    let results: Vec<_> = frames.into_iter().map(|frame| scene.publish(&fit, frame)).collect();
-    let overtaking = scene.publish(&pick, small("x"));
+    let results: Vec<_> = frames.into_iter().map(|frame| harness.publish(&fit, frame)).collect();
+    let overtaking = harness.publish(&pick, small("x"));
     assert_eq!(within(overtaking).await.unwrap().unwrap(), Some(1));
-    assert_eq!(scene.message().await, (pick.legacy().to_owned(), b'x'));
+    assert_eq!(harness.message().await, (pick.legacy().to_owned(), b'x'));
     for expected in [&b"123"[..], b"45", b"6"] {
-        within(scene.runtime.kept()).await;
-        let tasks = scene.runtime.take();
+        within(harness.runtime.collected()).await;
+        let tasks = harness.runtime.take();
         assert_eq!(tasks.len(), 1, "one frame of a channel is encoded at a time");
         for task in tasks {
             task.await;
         }
         for first in expected {
-            assert_eq!(scene.message().await, (fit.legacy().to_owned(), *first));
+            assert_eq!(harness.message().await, (fit.legacy().to_owned(), *first));
         }
     }
     for result in results {
@@ -143,73 +143,75 @@ async fn a_large_frame_holds_up_its_channel_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_is_dropped_fails_its_frame_and_those_behind_it() {
-    let mut scene = Scene::new(RedisOptions::new()).await;
+async fn a_dropped_encoding_task_fails_its_frame_and_the_frames_behind_it() {
+    let mut harness = Harness::new(RedisOptions::new()).await;
     let fit = channel("Fit");
-    scene.runtime.keep();
-    let results: Vec<_> =
-        [large(b'1'), small("2"), large(b'3')].map(|frame| scene.publish(&fit, frame)).into_iter().collect();
-    within(scene.runtime.kept()).await;
-    drop(scene.runtime.take());
+    harness.runtime.collect();
+    let results: Vec<_> = [large(b'1'), small("2"), large(b'3')]
+        .map(|frame| harness.publish(&fit, frame))
+        .into_iter()
+        .collect();
+    within(harness.runtime.collected()).await;
+    drop(harness.runtime.take());
     for result in results {
         within(result).await.unwrap().unwrap_err();
     }
-    let after = scene.publish(&fit, small("4"));
+    let after = harness.publish(&fit, small("4"));
     assert_eq!(within(after).await.unwrap().unwrap(), Some(1));
-    assert_eq!(scene.message().await.1, b'4');
+    assert_eq!(harness.message().await.1, b'4');
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_are_encoded_count_and_fail_with_their_connection() {
-    let scene = Scene::new(RedisOptions::new().queue_bytes(150 * 1024)).await;
+async fn frames_being_encoded_count_against_the_budget_and_fail_with_the_connection() {
+    let harness = Harness::new(RedisOptions::new().queue_bytes(150 * 1024)).await;
     let fit = channel("Fit");
-    scene.runtime.keep();
-    let results = [large(b'1'), large(b'2')].map(|frame| scene.publish(&fit, frame));
+    harness.runtime.collect();
+    let results = [large(b'1'), large(b'2')].map(|frame| harness.publish(&fit, frame));
     let full = |bus: &RedisBus| {
         let offer = Offer::new(channel("Pick"), small("x"), ReplyTo::new(|_| {}));
         bus.publish(offer, &mut WakeList::new()).is_err()
     };
-    within(scene.runtime.kept()).await;
-    assert!(full(&scene.bus), "the budget is used up");
-    let mut events = scene.bus.monitor().unwrap().watch();
-    tell(&scene.server, "CLIENT KILL TYPE normal").await;
+    within(harness.runtime.collected()).await;
+    assert!(full(&harness.bus), "the budget is used up");
+    let mut events = harness.bus.monitor().unwrap().watch();
+    execute(&harness.server, "CLIENT KILL TYPE normal").await;
     for result in results {
         within(result).await.unwrap().unwrap_err();
     }
     event(&mut events).await;
     event(&mut events).await;
     assert!(
-        !full(&scene.bus),
-        "the second was given back, and the first, which is still in memory, leaves room"
+        !full(&harness.bus),
+        "the second frame is released; the first is still in memory, but leaves room"
     );
-    // What comes too late is not sent.
-    let later = scene.publish(&fit, small("3"));
+    // A frame of the old connection is not sent.
+    let later = harness.publish(&fit, small("3"));
     assert_eq!(within(later).await.unwrap().unwrap(), Some(1));
-    for task in scene.runtime.take() {
+    for task in harness.runtime.take() {
         task.await;
     }
-    let mut scene = scene;
-    let last = scene.publish(&fit, small("4"));
+    let mut harness = harness;
+    let last = harness.publish(&fit, small("4"));
     assert_eq!(within(last).await.unwrap().unwrap(), Some(1));
     for expected in [b'3', b'4'] {
-        let mut message = scene.message().await;
+        let mut message = harness.message().await;
         while message.0 != fit.legacy() {
-            message = scene.message().await;
+            message = harness.message().await;
         }
         assert_eq!(message.1, expected);
     }
 }
 
-/// A bus that is closed sends what it accepted, also what is still to be encoded.
+/// Closing a bus sends every accepted frame, including frames that are still being encoded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_sends_what_is_held_back() {
-    let mut scene = Scene::new(RedisOptions::new().compression(Compression::DEFAULT)).await;
+async fn closing_sends_the_frames_that_are_held_back() {
+    let mut harness = Harness::new(RedisOptions::new().compression(Compression::DEFAULT)).await;
     let fit = channel("Fit");
-    scene.runtime.keep();
-    let results = [large(b'1'), small("2")].map(|frame| scene.publish(&fit, frame));
-    within(scene.runtime.kept()).await;
-    scene.bus = RedisBus::connect(&scene.server.url(), runtime()).await.unwrap();
-    for task in scene.runtime.take() {
+    harness.runtime.collect();
+    let results = [large(b'1'), small("2")].map(|frame| harness.publish(&fit, frame));
+    within(harness.runtime.collected()).await;
+    harness.bus = RedisBus::connect(&harness.server.url(), runtime()).await.unwrap();
+    for task in harness.runtime.take() {
         task.await;
     }
     for result in results {

@@ -14,12 +14,14 @@ use self::common::{channel, frame};
 async fn next(inbox: &mut Inbox) -> Delivery {
     use futures_core::Stream;
 
-    std::future::poll_fn(|cx| std::pin::Pin::new(&mut *inbox).poll_next(cx)).await.expect("it goes on")
+    std::future::poll_fn(|cx| std::pin::Pin::new(&mut *inbox).poll_next(cx))
+        .await
+        .expect("the subscription must not end")
 }
 
-/// There is no tokio here that anything could use by accident.
+/// Runs without any tokio runtime that the bus could use by accident.
 #[test]
-fn a_bus_on_smol_publishes_subscribes_and_comes_back() {
+fn a_bus_on_smol_publishes_subscribes_and_reconnects() {
     let mut server = Server::redis(&[]);
     smol::block_on(async {
         let bus = RedisBus::connect(&server.url(), SmolRuntime).await.unwrap();
@@ -37,11 +39,11 @@ fn a_bus_on_smol_publishes_subscribes_and_comes_back() {
 }
 
 #[test]
-fn what_a_full_server_says_is_quoted_on_smol() {
+fn the_error_of_a_full_server_is_quoted_on_smol() {
     let server = Server::redis(&[]);
-    let mut only = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
-    redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).exec(&mut only).unwrap();
+    let mut only_client = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).exec(&mut only_client).unwrap();
     let connected = smol::block_on(RedisBus::connect_with(&server.url(), SmolRuntime, RedisOptions::new()));
-    let said = connected.expect_err("it is full").to_string();
-    assert!(said.ends_with("ERR max number of clients reached"), "{said}");
+    let text = connected.expect_err("the server is full").to_string();
+    assert!(text.ends_with("ERR max number of clients reached"), "{text}");
 }

@@ -11,22 +11,22 @@ use psrpc_bus_local::LocalBus;
 use psrpc_bus_nats::NatsBus;
 use psrpc_bus_redis::RedisBus;
 
-/// Connects to the bus that a URL names.
+/// Connects to the bus at a URL.
 ///
 /// | URL | bus |
 /// |---|---|
-/// | `local:` | in-process, a bus of its own with each call (`psrpc-bus-local`) |
+/// | `local:` | in-process, a new bus for each call (`psrpc-bus-local`) |
 /// | `redis://[[user]:password@]host[:port][/database]` | Redis (`psrpc-bus-redis`) |
-/// | `nats://[user:password@]host[:port]`, several with commas | NATS (`psrpc-bus-nats`) |
+/// | `nats://[user:password@]host[:port]`, several separated by commas | NATS (`psrpc-bus-nats`) |
 ///
-/// To set a bus's options, connect by its own crate. The features `tokio` (the default) and `smol`
-/// choose the runtimes that `psrpc-bus-redis` connects on.
+/// To set options, use the crate of the bus. The features `tokio` (the default) and `smol` choose
+/// the runtimes that `psrpc-bus-redis` supports.
 ///
 /// # Errors
 ///
-/// `invalid_argument` when no bus has the URL's scheme, or the URL is not valid; `unavailable` when
-/// the server cannot be reached, or refuses us. The text names the server and the cause, and no
-/// secret.
+/// Returns `invalid_argument` if the URL is invalid or its scheme is unknown, and `unavailable` if
+/// the server is unreachable or refuses the connection. The text names the server and the cause,
+/// but no secret.
 pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, Error> {
     match scheme(url) {
         Some("local") => match LocalBus::from_url(url) {
@@ -34,19 +34,19 @@ pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, E
             Err(error) => Err(Error::from_source(ErrorCode::InvalidArgument, error)),
         },
         Some("nats" | "tls") => Ok(Arc::new(NatsBus::connect(url, runtime).await?)),
-        // Its crate says which of these are not supported, and why.
+        // The crate reports which of these schemes are not supported.
         Some(scheme) if is_redis(scheme) => Ok(Arc::new(RedisBus::connect(url, runtime).await?)),
         scheme => {
             let problem =
-                scheme.map_or("no scheme".into(), |scheme| format!("no bus has the scheme `{scheme}:`"));
-            let text = format!("bus URL: {problem}; there are `local:`, `redis://` and `nats://`");
+                scheme.map_or("the scheme is missing".into(), |scheme| format!("unknown scheme `{scheme}:`"));
+            let text = format!("invalid bus URL: {problem} (expected `local:`, `redis://` or `nats://`)");
             Err(Error::new(ErrorCode::InvalidArgument, text))
         }
     }
 }
 
-/// Returns the scheme of a URL, which errors may show; `None` if it has none. The rest may hold a
-/// password, and so may text that looks like a scheme, but with `//` behind it.
+/// Returns the scheme of a URL for use in errors, or `None` if there is none. The rest of the URL
+/// may contain a password, and so may text before a `:` that is not followed by `//`.
 fn scheme(url: &str) -> Option<&str> {
     let Some((scheme, rest)) = url.split_once(':') else { return (url == "local").then_some(url) };
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -65,31 +65,35 @@ mod tests {
     use super::*;
 
     async fn refusal(url: &str) -> String {
-        connect(url, TokioRuntime::current().unwrap()).await.err().expect("there is no such bus").to_string()
+        connect(url, TokioRuntime::current().unwrap())
+            .await
+            .err()
+            .expect("the URL must be refused")
+            .to_string()
     }
 
     #[tokio::test]
-    async fn a_scheme_that_no_bus_has_is_named_without_the_rest() {
+    async fn an_unknown_scheme_is_named_without_the_rest_of_the_url() {
         assert!(connect("local:", TokioRuntime::current().unwrap()).await.is_ok());
-        let said = refusal("amqp://user:s3cret@x").await;
-        assert!(said.starts_with("invalid_argument: bus URL: no bus has the scheme `amqp:`; "), "{said}");
+        let text = refusal("amqp://user:s3cret@x").await;
+        assert!(text.starts_with("invalid_argument: invalid bus URL: unknown scheme `amqp:` ("), "{text}");
         for scheme in ["amqp+ssl", "coap-tcp", "z39.50r"] {
-            let said = refusal(&format!("{scheme}://:s3cret@x")).await;
-            assert!(said.contains(&format!("no bus has the scheme `{scheme}:`")), "{said}");
+            let text = refusal(&format!("{scheme}://:s3cret@x")).await;
+            assert!(text.contains(&format!("unknown scheme `{scheme}:`")), "{text}");
         }
         for url in
             ["s3cret-token@host:4222", "s3cret", "s3cret@host", "s3cret:4222", "9s3cret://x", "://s3cret", ""]
         {
-            let said = refusal(url).await;
-            assert!(said.starts_with("invalid_argument: bus URL: no scheme; "), "{said}");
+            let text = refusal(url).await;
+            assert!(text.starts_with("invalid_argument: invalid bus URL: the scheme is missing ("), "{text}");
         }
         assert!(refusal("rediss://x").await.contains("TLS") && refusal("tls://x").await.contains("TLS"));
-        assert!(refusal("local://x").await.contains("takes nothing after the colon"));
+        assert!(refusal("local://x").await.contains("after `local:`"));
     }
 
     #[tokio::test]
-    async fn schemes_of_redis_that_are_not_supported_say_so() {
-        for (scheme, said) in [
+    async fn unsupported_redis_schemes_are_named() {
+        for (scheme, expected) in [
             ("rediss", "TLS"),
             ("redis+sentinel", "Sentinel"),
             ("redis-sentinel", "Sentinel"),
@@ -98,7 +102,7 @@ mod tests {
             ("valkey", "`redis://`"),
         ] {
             let text = refusal(&format!("{scheme}://:s3cret@x")).await;
-            assert!(text.starts_with("invalid_argument: ") && text.contains(said), "{text}");
+            assert!(text.starts_with("invalid_argument: ") && text.contains(expected), "{text}");
             assert!(text.contains(&format!("`{scheme}://`")) && !text.contains("s3cret"), "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! That a URL leads to the server that it names.
+//! A URL leads to the server that it names.
 
 use psrpc::SubscriptionKind;
 use psrpc::bus::{Delivery, Inbox, WakeList};

@@ -1,4 +1,4 @@
-//! The runtime for async-std.
+//! The runtime on async-std.
 
 use ::async_std::task;
 use psrpc::proto::Seed;
@@ -6,15 +6,14 @@ use psrpc::{Now, Runtime, Task, Time};
 
 use crate::{clock, seed};
 
-/// A [`Runtime`] that is async-std's global executor; there with the feature `async-std` alone.
+/// A [`Runtime`] on async-std's global executor. Requires the feature `async-std`.
 ///
-/// **async-std is discontinued**: nobody maintains it any more, and its authors send everybody to
-/// smol. Start nothing new on it.
+/// **async-std is discontinued**, and its authors recommend smol. Do not use it in new programs.
 ///
-/// This is for a program that runs on async-std already. [`SmolRuntime`](crate::SmolRuntime) works
-/// there as well, but brings smol's threads along; this one has handlers run on the threads that
-/// the program's own tasks run on. It is given with `with_runtime`:
-/// [`default_runtime`](crate::default_runtime) is smol, with this feature too.
+/// This runtime is for programs that already run on async-std. [`SmolRuntime`](crate::SmolRuntime)
+/// works there as well, but starts the threads of smol; with this runtime, handlers run on the
+/// threads of the program's own tasks. Select it with `with_runtime`:
+/// [`default_runtime`](crate::default_runtime) is smol even if this feature is enabled.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsyncStdRuntime;
 
@@ -29,13 +28,13 @@ impl Runtime for AsyncStdRuntime {
 
     fn sleep_until(&self, deadline: Time) -> Task {
         Box::pin(async move {
-            // Its timer counts from the first poll, which may be long after this was made.
+            // The timer starts at the first poll, which may be long after this call.
             task::sleep(deadline.since(clock::now().time)).await;
         })
     }
 
     fn spawn(&self, task: Task) {
-        // Detached: it goes on without its handle.
+        // Dropping the handle detaches the task.
         drop(task::spawn(task));
     }
 }

@@ -24,19 +24,19 @@ use smol::Timer;
 #[cfg(feature = "async-std")]
 pub use self::async_std::AsyncStdRuntime;
 
-/// Smol's global executor, for clients and servers made without a runtime of their own.
+/// Returns smol's global executor, for clients and servers created without an explicit runtime.
 ///
 /// # Errors
 ///
-/// None: smol is there wherever we are called.
+/// Never returns an error: smol's executor is always available.
 pub fn default_runtime() -> Result<SmolRuntime, Error> {
     Ok(SmolRuntime)
 }
 
-/// A [`Runtime`] that is smol's global executor.
+/// A [`Runtime`] on smol's global executor.
 ///
-/// It has threads of its own, as many as the environment variable `SMOL_THREADS` says, or one; so
-/// it can be used from anywhere, whatever the program around it runs on.
+/// The executor has its own threads: one, or the number in the environment variable `SMOL_THREADS`.
+/// It can therefore be used from any thread, whatever else the program runs on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SmolRuntime;
 
@@ -63,7 +63,7 @@ impl Runtime for SmolRuntime {
 
 fn seed() -> Seed {
     let mut seed = Seed::default();
-    #[expect(clippy::disallowed_methods, reason = "the runtime is where seeds come from")]
-    getrandom::fill(&mut seed).expect("the operating system has random numbers");
+    #[expect(clippy::disallowed_methods, reason = "runtimes provide the seeds")]
+    getrandom::fill(&mut seed).expect("the operating system must provide random numbers");
     seed
 }

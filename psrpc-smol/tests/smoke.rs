@@ -1,4 +1,4 @@
-//! One call through everything but generated code, on smol, async-std and the in-process bus.
+//! Calls on smol and async-std over the in-process bus, without generated code.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ async fn a_call_on(runtime: impl Runtime + Clone) {
     assert_eq!(error.explanation().unwrap(), "nobody was subscribed");
 }
 
-/// Sleeps end when they should, also one that was made long before it is awaited; one to the end of
-/// time keeps nobody up.
+/// Checks that sleeps end in time, including a sleep created long before it is awaited. A sleep
+/// without end must not block anything.
 async fn sleeps_on(runtime: impl Runtime) {
     const STEP: Duration = Duration::from_millis(50);
     runtime.spawn(runtime.sleep_until(Time::ZERO + Duration::MAX));

@@ -1,10 +1,10 @@
-//! Code of tests that may panic.
+//! Runs test code that may panic.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Returns what `run` returns, or `None` if it panicked. What it threw is dropped here, and may
-/// panic once more.
+/// Returns the result of `run`, or `None` if it panics. Drops the panic payload, whose destructor
+/// may panic again.
 pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Option<T> {
     let thrown = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => return Some(result),

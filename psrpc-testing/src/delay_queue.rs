@@ -1,5 +1,4 @@
-//! What is on its way through a faulty bus and waits: for its time, for others to overtake it, or
-//! for room.
+//! The queue of a faulty bus: frames that are delayed, held back, or waiting for room.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,36 +10,35 @@ use crate::injected::Injected;
 use crate::link::Link;
 use crate::rule::Decision;
 
-/// A frame that goes out, now or later.
+/// A frame to be sent now or later.
 pub(super) struct QueuedFrame {
     pub(super) link: Link,
     pub(super) frame: Frame,
     pub(super) receipt: Receipt,
 }
 
-/// When a frame is due, and a number that tells those of one time apart.
+/// The time when a frame is due, and a number that distinguishes frames with the same time.
 type Due = (Time, u64);
 
-/// What waits.
+/// The frames that wait.
 #[derive(Default)]
 pub(super) struct DelayQueue {
     waiting: BTreeMap<Due, QueuedFrame>,
-    /// The frames among them that wait to be overtaken, at most one of a link.
+    /// The waiting frames that are held back to be overtaken, at most one per link.
     held: Vec<Held>,
-    /// What is due, and the wrapped bus had no room for.
+    /// Frames that are due, but for which the wrapped bus had no room.
     backlog: VecDeque<QueuedFrame>,
     added: u64,
 }
 
 struct Held {
     due: Due,
-    /// How many frames are still to overtake it.
-    left: u32,
+    /// The number of frames that must still overtake it.
+    remaining: u32,
 }
 
 impl DelayQueue {
-    /// Puts copies of one frame where they are to wait; gives what goes out now. The first of them
-    /// has the receipt.
+    /// Queues copies of a frame. Returns the frames to send now. The first copy gets the receipt.
     pub(super) fn enqueue(
         &mut self,
         now: Time,
@@ -55,20 +53,20 @@ impl DelayQueue {
             let receipt = receipt.take().unwrap_or_else(|| ReplyTo::new(|_| ()).receipt());
             let queued = QueuedFrame { link: link.clone(), frame, receipt };
             match hold {
-                Some(hold) if !self.holds(link) => {
+                Some(hold) if !self.is_holding(link) => {
                     injected.reordered += 1;
-                    let due = self.wait(now + delay + hold.within, queued);
-                    self.held.push(Held { due, left: hold.window.max(1) });
+                    let due = self.insert(now + delay + hold.within, queued);
+                    self.held.push(Held { due, remaining: hold.window.max(1) });
                 }
                 _ if delay.is_zero() => self.pass(queued, &mut out),
-                _ => drop(self.wait(now + delay, queued)),
+                _ => drop(self.insert(now + delay, queued)),
             }
         }
         out
     }
 
-    /// Whether a frame of this link waits to be overtaken.
-    pub(super) fn holds(&self, link: &Link) -> bool {
+    /// Returns `true` if a frame of this link is held back.
+    pub(super) fn is_holding(&self, link: &Link) -> bool {
         self.held.iter().any(|held| self.waiting[&held.due].link == *link)
     }
 
@@ -76,13 +74,13 @@ impl DelayQueue {
         !self.backlog.is_empty()
     }
 
-    /// Adds what is to go once there is room, after all the rest.
+    /// Appends a frame to the backlog.
     pub(super) fn push_backlog(&mut self, queued: QueuedFrame) {
         self.backlog.push_back(queued);
     }
 
-    /// Puts back what there was no room for after all.
-    pub(super) fn unpop_backlog(&mut self, queued: QueuedFrame) {
+    /// Puts a frame back at the front of the backlog.
+    pub(super) fn return_to_backlog(&mut self, queued: QueuedFrame) {
         self.backlog.push_front(queued);
     }
 
@@ -90,26 +88,27 @@ impl DelayQueue {
         self.backlog.pop_front()
     }
 
-    fn wait(&mut self, at: Time, queued: QueuedFrame) -> Due {
+    fn insert(&mut self, at: Time, queued: QueuedFrame) -> Due {
         let due = (at, self.added);
         self.added += 1;
         self.waiting.insert(due, queued);
         due
     }
 
-    /// Adds a frame to `out`, and after it the one that it was the last to overtake.
+    /// Adds a frame to `out`. If this was the last frame to overtake a held one, adds that one,
+    /// too.
     fn pass(&mut self, queued: QueuedFrame, out: &mut Vec<QueuedFrame>) {
         let overtaken = self.held.iter().position(|held| self.waiting[&held.due].link == queued.link);
         out.push(queued);
         let Some(index) = overtaken else { return };
-        self.held[index].left -= 1;
-        if self.held[index].left == 0 {
+        self.held[index].remaining -= 1;
+        if self.held[index].remaining == 0 {
             let due = self.held.remove(index).due;
             out.extend(self.waiting.remove(&due));
         }
     }
 
-    /// Takes what is due.
+    /// Removes and returns the frames that are due.
     pub(super) fn due(&mut self, now: Time) -> Vec<QueuedFrame> {
         let mut out = Vec::new();
         while let Some(first) = self.waiting.first_entry().filter(|first| first.key().0 <= now) {
@@ -120,12 +119,12 @@ impl DelayQueue {
         out
     }
 
-    /// When the next is due.
+    /// Returns the time when the next frame is due.
     pub(super) fn next(&self) -> Option<Time> {
         self.waiting.keys().next().map(|(at, _)| *at)
     }
 
-    /// Whether nothing waits.
+    /// Returns `true` if no frame is waiting.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.backlog.is_empty()
     }

@@ -18,23 +18,23 @@ use crate::link::{Link, Subscriber};
 use crate::rule::{Rule, RuleId, Rules};
 use crate::waiting;
 
-/// A bus with faults, around another. Cheap to clone; all clones are one bus.
+/// A bus that wraps another one and injects faults. Cheap to clone; all clones are one bus.
 ///
-/// Without rules it does what the wrapped bus does. A frame first meets the interceptor, then the
-/// rules in the order in which they were injected; a copy that one makes meets the later ones by
-/// itself. Frames that suffer no fault keep their order.
+/// Without rules it behaves like the wrapped bus. A frame first passes the interceptor, then the
+/// rules in the order of their injection. A copy made by a rule passes only the later rules. Frames
+/// without a fault keep their order.
 ///
-/// A frame that a rule or an interceptor let pass, and for which the wrapped bus has no room, waits
-/// for it; the faulty bus is [full](Full) meanwhile.
+/// If the wrapped bus has no room for a frame, the frame waits and the faulty bus is [full](Full).
 ///
-/// Interceptors and rules run right after the publish or delivery that they look at. No lock of a client, a server or the
-/// wrapped bus is held then. The filters of rules run under the lock of this bus, and must not use it. The interceptor of
-/// subscriptions runs within the subscription, under a lock of the client: it must neither wait, nor use the bus, a client or
-/// a server, nor wake a task but by the [`WakeList`]. A frame is lost if an interceptor panics.
+/// Interceptors and rules run right after the publish or delivery that they apply to, without any
+/// lock of a client, a server or the wrapped bus. Filters of rules run under the lock of this bus
+/// and must not use it. The interceptor of subscriptions runs under a lock of the client. It must
+/// not block, must not use the bus, a client or a server, and may wake tasks only through the
+/// [`WakeList`]. If an interceptor panics, the frame is lost.
 ///
-/// When the last clone is dropped, and every client, server and subscription that uses it, the
-/// frames that it holds are lost; the task in the background that sends them ends then, or when
-/// there are none.
+/// The queued frames are lost when the last clone is dropped together with every client, server and
+/// subscription that uses it. The background task that sends them ends at that point, or when none
+/// are left.
 #[derive(Clone)]
 pub struct FaultyBus(Arc<Shared>);
 
@@ -49,17 +49,17 @@ pub(crate) struct FaultyBusState {
     interceptors: Interceptors,
     injected: Injected,
     blocked: bool,
-    /// Who waits for room.
+    /// The tasks waiting for room.
     waiting_for_room: Vec<Waker>,
     pub(crate) queue: DelayQueue,
     pub(crate) pump: PumpState,
-    /// What has come in and was not looked at yet.
+    /// Publishes and deliveries that the interceptors and rules have not processed yet.
     arrivals: VecDeque<Arrival>,
-    /// Whether a thread looks at arrivals.
-    is_looking: bool,
+    /// Whether a thread is processing `arrivals`.
+    is_processing: bool,
 }
 
-/// Whether there is a pump, and what wakes it.
+/// The state of the pump.
 #[derive(Default)]
 pub(crate) enum PumpState {
     #[default]
@@ -67,7 +67,7 @@ pub(crate) enum PumpState {
     Running(Option<Waker>),
 }
 
-/// Something that a rule or an interceptor may have to look at.
+/// A publish or delivery that an interceptor or a rule may apply to.
 enum Arrival {
     Publish(Channel, Frame, Receipt),
     Delivery(Arc<Subscriber>, Delivery),
@@ -86,8 +86,8 @@ type SubscribeInterceptor =
 type DeliveryInterceptor = dyn Fn(&Channel, Frame) -> Option<Frame> + Send + Sync;
 
 impl FaultyBus {
-    /// A bus without faults yet, around `bus`. It waits by `runtime`, and draws by `seed`: same
-    /// seed, same rules and same order of frames, same faults.
+    /// Returns a bus around `bus` without faults. It uses the clock of `runtime`. The faults depend
+    /// only on the seed, the rules and the order of the frames.
     pub fn new(bus: impl Bus, runtime: impl Runtime, seed: u64) -> Self {
         let state = FaultyBusState {
             rules: Rules::new(seed),
@@ -98,23 +98,23 @@ impl FaultyBus {
             queue: DelayQueue::default(),
             pump: PumpState::default(),
             arrivals: VecDeque::new(),
-            is_looking: false,
+            is_processing: false,
         };
         Self(Arc::new(Shared { bus: Arc::new(bus), runtime: Arc::new(runtime), state: Lock::new(state) }))
     }
 
-    /// Puts a rule into effect, after those that are.
+    /// Adds a rule after the existing ones.
     pub fn inject(&self, rule: Rule) -> RuleId {
         self.0.lock().rules.add(rule)
     }
 
-    /// Takes a rule out of effect; frames that it made late stay so.
+    /// Removes a rule. Frames that it has delayed stay delayed.
     pub fn remove(&self, rule: RuleId) {
         let removed = self.0.lock().rules.remove(rule);
         drop(removed);
     }
 
-    /// Takes every rule and interceptor out of effect, and [unblocks](Self::unblock).
+    /// Removes all rules and interceptors, and [unblocks](Self::unblock) the bus.
     pub fn heal(&self) {
         let removed = {
             let mut state = self.0.lock();
@@ -124,21 +124,21 @@ impl FaultyBus {
         self.unblock();
     }
 
-    /// There is no room for anything that is published from here on, as on a bus that is
-    /// [full](Full).
+    /// Makes the bus [full](Full): publishes find no room until [`unblock`](Self::unblock) is
+    /// called.
     pub fn block(&self) {
         self.0.lock().blocked = true;
     }
 
-    /// There is room again.
+    /// Makes room again after [`block`](Self::block).
     pub fn unblock(&self) {
         self.0.lock().blocked = false;
         self.0.wake_for_room();
     }
 
-    /// Every frame is handed to `interceptor`, with its receipt, before it is published; what that
-    /// gives back is published instead. The interceptor has to report what became of a frame
-    /// that it keeps. It replaces the one before.
+    /// Passes every frame to `interceptor` before it is published, with its receipt. The returned
+    /// frame is published instead. If the interceptor returns `None`, it must report the result to
+    /// the receipt. Replaces the previous interceptor.
     pub fn intercept_publish(
         &self,
         interceptor: impl Fn(&Channel, Frame, Receipt) -> Option<(Frame, Receipt)> + Send + Sync + 'static,
@@ -147,10 +147,10 @@ impl FaultyBus {
         drop(replaced);
     }
 
-    /// Every subscription is handed to `interceptor` before it is made, as the [`Sink`] that it is
-    /// to fill; what that gives back is filled instead. A sink that it keeps is no subscription
-    /// of the wrapped bus: the interceptor may refuse it ([`Sink::fail`]), or play the bus. It
-    /// replaces the one before; subscriptions that are there stay.
+    /// Passes the [`Sink`] of every new subscription to `interceptor`. The returned sink is
+    /// subscribed instead. If the interceptor returns `None`, there is no subscription to the
+    /// wrapped bus; the interceptor may refuse the subscription ([`Sink::fail`]) or fill the sink
+    /// itself. Replaces the previous interceptor. Existing subscriptions are not affected.
     pub fn intercept_subscribe(
         &self,
         interceptor: impl Fn(&Channel, SubscriptionKind, Sink, &mut WakeList) -> Option<Sink>
@@ -162,8 +162,8 @@ impl FaultyBus {
         drop(replaced);
     }
 
-    /// Every frame is handed to `interceptor` before it is delivered, once for each subscriber;
-    /// what that gives back is delivered instead. It replaces the one before.
+    /// Passes every frame to `interceptor` before it is delivered, once per subscriber. The
+    /// returned frame is delivered instead. Replaces the previous interceptor.
     pub fn intercept_delivery(
         &self,
         interceptor: impl Fn(&Channel, Frame) -> Option<Frame> + Send + Sync + 'static,
@@ -172,7 +172,7 @@ impl FaultyBus {
         drop(replaced);
     }
 
-    /// What was done so far.
+    /// Returns the number of faults injected so far.
     pub fn injected(&self) -> Injected {
         self.0.lock().injected.clone()
     }
@@ -210,7 +210,7 @@ impl Bus for FaultyBus {
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.is_full() {
-            waiting::wait(&mut state.waiting_for_room, cx);
+            waiting::register(&mut state.waiting_for_room, cx);
             return Poll::Pending;
         }
         drop(state);
@@ -246,26 +246,26 @@ impl Bus for FaultyBus {
 }
 
 impl Wake for Shared {
-    /// Looks at what has come in, once no lock is held.
+    /// Processes the arrivals. Called when no lock is held.
     fn wake(self: Arc<Self>) {
         {
             let mut state = self.lock();
-            if std::mem::replace(&mut state.is_looking, true) {
+            if std::mem::replace(&mut state.is_processing, true) {
                 return;
             }
         }
         loop {
             let mut state = self.lock();
             let Some(arrival) = state.arrivals.pop_front() else {
-                state.is_looking = false;
+                state.is_processing = false;
                 return;
             };
             drop(state);
-            // A receipt or a waker that panics must not keep the others from being looked at.
+            // A panic of a receipt or a waker must not stop the processing.
             let _ = catch(|| match arrival {
                 Arrival::Publish(channel, frame, receipt) => self.on_publish(channel, frame, receipt),
                 Arrival::Delivery(subscriber, Delivery::Frame(frame)) => self.on_delivery(&subscriber, frame),
-                // A frame that nobody took is none of this channel's.
+                // Misrouted frames do not belong to the channel, so no rule applies.
                 Arrival::Delivery(subscriber, other) => subscriber.put(other, &mut WakeList::new()),
             });
         }
@@ -302,7 +302,7 @@ impl Shared {
         }
     }
 
-    /// Does to a frame what the rules say.
+    /// Applies the rules to a frame.
     fn forward(self: &Arc<Self>, link: Link, frame: Frame, receipt: Receipt) {
         let now = self.runtime.now().time;
         let mut locked = self.lock();
@@ -324,7 +324,7 @@ impl Shared {
         self.pump();
     }
 
-    /// WakeList those who wait for room, who look for themselves whether there is any.
+    /// Wakes the tasks waiting for room.
     pub(crate) fn wake_for_room(&self) {
         let waiting = std::mem::take(&mut self.lock().waiting_for_room);
         waiting.into_iter().for_each(Waker::wake);
@@ -336,9 +336,9 @@ impl Shared {
 }
 
 impl FaultyBusState {
-    /// Whether frames pass as if this bus was not there.
+    /// Returns `true` if frames pass directly to the wrapped bus.
     fn is_transparent(&self) -> bool {
-        let is_idle = self.arrivals.is_empty() && !self.is_looking && self.queue.is_empty();
+        let is_idle = self.arrivals.is_empty() && !self.is_processing && self.queue.is_empty();
         is_idle && self.rules.is_empty() && self.interceptors.is_empty()
     }
 

@@ -1,21 +1,21 @@
-//! What a faulty bus did.
+//! Counters of injected faults.
 
-/// How often a [`FaultyBus`](crate::FaultyBus) did what, so that a test can tell that its faults
-/// happened.
+/// The number of faults that a [`FaultyBus`](crate::FaultyBus) has injected. Tests use it to check
+/// that faults happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Injected {
-    /// Frames lost.
+    /// Frames dropped.
     pub dropped: u64,
-    /// Frames late.
+    /// Frames delayed.
     pub delayed: u64,
-    /// Copies made.
+    /// Copies created.
     pub duplicated: u64,
-    /// Frames held back for others to overtake them.
+    /// Frames held back to be overtaken.
     pub reordered: u64,
-    /// Frames whose publishing failed, and deliveries at which a subscription was lost.
+    /// Publishes failed, and subscriptions failed at delivery.
     pub failed: u64,
-    /// Times that a frame was given back for want of room, while the bus was blocked or late frames
-    /// waited for room.
+    /// Publishes refused because the bus was blocked, or because delayed frames were waiting for
+    /// room.
     pub blocked: u64,
 }

@@ -1,4 +1,4 @@
-//! Links: where frames go, to the bus or to one subscriber.
+//! Links: the destinations of frames, which are the bus or one subscriber.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use psrpc::BusError;
 use psrpc::bus::{Delivery, Lock, Receipt, Sink, WakeList};
 use psrpc::proto::Channel;
 
-/// Where frames go, which is what they keep their order within.
+/// The destination of frames. Frames keep their order per link.
 #[derive(Clone)]
 pub(super) enum Link {
     Bus(Channel),
@@ -21,7 +21,7 @@ impl Link {
         }
     }
 
-    /// A frame was to fail here: its publishing, or the subscription.
+    /// Fails the publish or the subscription.
     pub(super) fn fail(&self, error: BusError, receipt: Receipt) {
         match self {
             Link::Bus(_) => receipt.failed(error),
@@ -43,7 +43,7 @@ impl PartialEq for Link {
 /// A subscription through a faulty bus.
 pub(super) struct Subscriber {
     pub(super) channel: Channel,
-    /// Gone when the subscription has ended.
+    /// `None` after the subscription has ended.
     sink: Lock<Option<Sink>>,
 }
 
@@ -52,7 +52,7 @@ impl Subscriber {
         Self { channel, sink: Lock::new(Some(sink)) }
     }
 
-    /// Hands a delivery to the subscriber. The end of the subscription closes the sink.
+    /// Passes a delivery to the subscriber. The end of the subscription removes the sink.
     pub(super) fn put(&self, delivery: Delivery, wakes: &mut WakeList) {
         let sink = self.sink.lock();
         let Some(open) = &*sink else { return };

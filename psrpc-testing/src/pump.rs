@@ -1,4 +1,4 @@
-//! The pump: the task that sends what waits in a faulty bus.
+//! The pump: the task that sends the queued frames of a faulty bus.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use crate::faulty_bus::{PumpState, Shared};
 use crate::link::Link;
 use crate::waiting;
 
-/// Sends what waits in a faulty bus, and ends when nothing does or the bus is gone.
+/// Sends queued frames. Ends when none are left or the bus was dropped.
 struct Pump {
     shared: Weak<Shared>,
     sleep: Option<(Time, Task)>,
@@ -58,7 +58,7 @@ impl Future for Pump {
 }
 
 impl Shared {
-    /// Sees to it that what waits is sent.
+    /// Starts or wakes the pump if frames are queued.
     pub(super) fn pump(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.queue.is_empty() {
@@ -78,7 +78,7 @@ impl Shared {
         }
     }
 
-    /// Publishes what the wrapped bus had no room for; ready when all of it is.
+    /// Publishes the backlog. Ready when it is empty.
     fn poll_backlog(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.lock().queue.has_backlog() {
             return Poll::Ready(());
@@ -90,7 +90,7 @@ impl Shared {
             let Some(queued) = self.lock().queue.pop_backlog() else { break };
             if let Some(queued) = self.send_one(queued) {
                 // Another publish took the room.
-                self.lock().queue.unpop_backlog(queued);
+                self.lock().queue.return_to_backlog(queued);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -99,20 +99,19 @@ impl Shared {
         Poll::Ready(())
     }
 
-    /// Sends frames in their order; what the wrapped bus has no room for waits.
+    /// Sends frames in order. Frames that the wrapped bus has no room for go into the backlog.
     pub(super) fn send(self: &Arc<Self>, frames: Vec<QueuedFrame>) {
         for queued in frames {
             let behind = matches!(queued.link, Link::Bus(_)) && self.lock().queue.has_backlog();
-            let left = if behind { Some(queued) } else { self.send_one(queued) };
-            if let Some(queued) = left {
+            let unsent = if behind { Some(queued) } else { self.send_one(queued) };
+            if let Some(queued) = unsent {
                 self.lock().queue.push_backlog(queued);
                 self.pump();
             }
         }
     }
 
-    /// Sends a frame, and gives it back if the wrapped bus has no room for it. A subscriber always
-    /// has.
+    /// Sends a frame. Returns it if the wrapped bus has no room. A subscriber always has room.
     #[must_use]
     pub(super) fn send_one(&self, queued: QueuedFrame) -> Option<QueuedFrame> {
         let QueuedFrame { link, frame, receipt } = queued;
@@ -124,11 +123,11 @@ impl Shared {
                 return None;
             }
         };
-        let waiting = Arc::new(Lock::new(Some(receipt)));
-        let told = Arc::clone(&waiting);
+        let pending = Arc::new(Lock::new(Some(receipt)));
+        let reply_receipt = Arc::clone(&pending);
         let reply_to = ReplyTo::new(move |result| {
-            if let Some(receipt) = take(&told) {
-                tell(receipt, result);
+            if let Some(receipt) = take(&reply_receipt) {
+                report(receipt, result);
             }
         });
         let offer = Offer::new(channel, frame.clone(), reply_to);
@@ -137,31 +136,31 @@ impl Shared {
             Ok(Accepted::Done(receivers)) => Ok(receivers),
             Ok(Accepted::Failed(error)) => Err(error),
             Err(Full) => {
-                let receipt = take(&waiting).expect("the wrapped bus did not take the frame");
+                let receipt = take(&pending).expect("a full bus does not use the receipt");
                 return Some(QueuedFrame { link, frame, receipt });
             }
         };
-        if let Some(receipt) = take(&waiting) {
-            tell(receipt, result);
+        if let Some(receipt) = take(&pending) {
+            report(receipt, result);
         }
         None
     }
 }
 
-fn tell(receipt: Receipt, result: Result<Option<u64>, BusError>) {
+fn report(receipt: Receipt, result: Result<Option<u64>, BusError>) {
     match result {
         Ok(receivers) => receipt.published(receivers),
         Err(error) => receipt.failed(error),
     }
 }
 
-fn take(waiting: &Lock<Option<Receipt>>) -> Option<Receipt> {
-    waiting.lock().take()
+fn take(pending: &Lock<Option<Receipt>>) -> Option<Receipt> {
+    pending.lock().take()
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The pump learns that the bus is gone, and ends.
+        // Wake the pump, so that it ends.
         if let PumpState::Running(Some(waker)) = &self.lock().pump {
             waker.wake_by_ref();
         }

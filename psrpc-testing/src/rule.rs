@@ -1,4 +1,4 @@
-//! Rules: which frames suffer which fault.
+//! Rules: faults, and the frames that they apply to.
 
 use std::mem;
 use std::ops::RangeInclusive;
@@ -11,14 +11,13 @@ use crate::catch::catch;
 use crate::injected::Injected;
 use crate::link::Link;
 
-/// A fault, and which frames suffer it: every one that is published, unless the rule says
-/// otherwise.
+/// A fault and the frames that it applies to. By default it applies to every published frame.
 ///
 /// ```
 /// use psrpc::proto::Frame;
 /// use psrpc_testing::Rule;
 ///
-/// // Every third response, or so, is lost.
+/// // About every third response is lost.
 /// let loss = Rule::drop().when(|_, frame| matches!(frame, Frame::Response(_))).probability(0.3);
 /// ```
 #[must_use = "a rule does nothing until it is injected"]
@@ -27,7 +26,7 @@ pub struct Rule {
     at_delivery: bool,
     filters: Vec<Filter>,
     probability: f64,
-    left: u64,
+    remaining: u64,
 }
 
 type Filter = Box<dyn Fn(&Channel, &Frame) -> bool + Send>;
@@ -40,7 +39,8 @@ enum InjectedFault {
     Fail(BusError),
 }
 
-/// For how long a frame is held back: until so many frames have overtaken it, or the time is up.
+/// How long a frame is held back: until `window` frames have overtaken it, or for the time
+/// `within`.
 #[derive(Clone, Copy)]
 pub(super) struct Hold {
     pub(super) window: u32,
@@ -48,74 +48,73 @@ pub(super) struct Hold {
 }
 
 impl Rule {
-    /// Frames are lost without a word: whoever published them is told that they were published.
+    /// Drops frames. Their publishes still succeed.
     pub fn drop() -> Self {
         Self::new(InjectedFault::Drop)
     }
 
-    /// Frames are late by `delay`, and keep their order among each other.
+    /// Delays frames by `delay`. Delayed frames keep their order.
     pub fn delay(delay: Duration) -> Self {
         Self::delay_within(delay..=delay)
     }
 
-    /// Frames are late by a time within `range`, drawn for each anew, and so may overtake each
-    /// other.
+    /// Delays each frame by a random time within `range`. Frames may overtake each other.
     pub fn delay_within(range: RangeInclusive<Duration>) -> Self {
         Self::new(InjectedFault::Delay(range))
     }
 
-    /// Frames come once, and so many times again.
+    /// Delivers each frame once and `copies` more times.
     pub fn duplicate(copies: u32) -> Self {
         Self::new(InjectedFault::Duplicate(copies))
     }
 
-    /// A frame is held back until `window` later frames of its channel, at least one, have
-    /// overtaken it, or until `within` has passed, after which it is not out of order but late.
-    /// While one is held, the frames of its channel pass.
+    /// Holds a frame back until `window` later frames of its channel (at least one) have overtaken
+    /// it, or `within` has passed. In the second case the frame is late but in order. While a frame
+    /// is held back, later frames of its channel pass.
     pub fn reorder(window: u32, within: Duration) -> Self {
         Self::new(InjectedFault::Reorder(Hold { window, within }))
     }
 
-    /// PublishFuture fails with `error`. [At delivery](Self::at_delivery), the subscription is lost with `error`.
+    /// Fails publishing with `error`, or [at delivery](Self::at_delivery) the subscription.
     pub fn fail(error: BusError) -> Self {
         Self::new(InjectedFault::Fail(error))
     }
 
     fn new(fault: InjectedFault) -> Self {
-        Self { fault, at_delivery: false, filters: Vec::new(), probability: 1.0, left: u64::MAX }
+        Self { fault, at_delivery: false, filters: Vec::new(), probability: 1.0, remaining: u64::MAX }
     }
 
-    /// Frames suffer it on their way to each subscriber; without this, on their way to the bus, for
-    /// all subscribers at once. To have one server suffer and others not, give it a
-    /// [`FaultyBus`](crate::FaultyBus) of its own, around the same bus.
+    /// Applies the rule to the delivery to each subscriber, instead of the publish. To affect only
+    /// one server, give it its own [`FaultyBus`](crate::FaultyBus) around the shared bus.
     pub fn at_delivery(mut self) -> Self {
         self.at_delivery = true;
         self
     }
 
-    /// Only on channels whose [legacy name](Channel::legacy) contains `part`. For instance
-    /// `|Fit|REQ` are the requests of the method `Fit` without a topic, and `|RES` the
-    /// responses to every client.
+    /// Applies the rule only to channels whose [legacy name](Channel::legacy) contains `part`. For
+    /// example, `|Fit|REQ` matches requests of the method `Fit` without a topic, and `|RES` matches
+    /// responses to all clients.
     pub fn channel(self, part: impl Into<String>) -> Self {
         let part = part.into();
         self.when(move |channel, _| channel.legacy().contains(&part))
     }
 
-    /// Only those for which `filter` is true. It must not use the bus. One that panics is false.
+    /// Applies the rule only to frames for which `filter` returns `true`. The filter must not use
+    /// the bus. A panic counts as `false`.
     pub fn when(mut self, filter: impl Fn(&Channel, &Frame) -> bool + Send + 'static) -> Self {
         self.filters.push(Box::new(filter));
         self
     }
 
-    /// Only so many of them, drawn for each anew: 0 is none, 1 is all. Default 1.
+    /// Applies the rule to each frame with this probability, from 0 to 1. Default: 1.
     pub fn probability(mut self, probability: f64) -> Self {
         self.probability = probability;
         self
     }
 
-    /// Only the first so many of those that suffer it otherwise. Default all.
+    /// Applies the rule only to the first `frames` matching frames. Default: all.
     pub fn first(mut self, frames: u64) -> Self {
-        self.left = frames;
+        self.remaining = frames;
         self
     }
 }
@@ -133,25 +132,25 @@ impl std::fmt::Debug for Rule {
     }
 }
 
-/// Names a rule that is in effect.
+/// Identifies an injected rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleId(u64);
 
-/// A frame on its way, with what the rules make of it.
+/// A copy of a frame, with the delays decided by the rules.
 pub(super) struct Decision {
     pub(super) frame: Frame,
     pub(super) delay: Duration,
     pub(super) hold: Option<Hold>,
 }
 
-/// The rules in effect, in the order in which they were added.
+/// The injected rules in order.
 pub(super) struct Rules {
     seed: u64,
     added: u64,
     active: Vec<Active>,
 }
 
-/// A rule with a generator of its own, so that rules do not change what others draw.
+/// A rule with its own random generator, so that rules do not affect the random numbers of others.
 struct Active {
     id: RuleId,
     rule: Rule,
@@ -173,13 +172,13 @@ impl Rules {
         id
     }
 
-    /// Takes a rule out of effect; the caller drops it without any lock.
+    /// Removes a rule. The caller drops it without holding a lock.
     pub(super) fn remove(&mut self, id: RuleId) -> Option<Rule> {
         let index = self.active.iter().position(|active| active.id == id)?;
         Some(self.active.remove(index).rule)
     }
 
-    /// Takes all rules out of effect; the caller drops them without any lock.
+    /// Removes all rules. The caller drops them without holding a lock.
     pub(super) fn take(&mut self) -> Vec<Rule> {
         mem::take(&mut self.active).into_iter().map(|active| active.rule).collect()
     }
@@ -188,8 +187,8 @@ impl Rules {
         self.active.is_empty()
     }
 
-    /// What the rules make of a frame: every copy goes through each rule. An error when it is not
-    /// to go on at all and the bus says so.
+    /// Applies the rules to a frame and its copies. Returns an error if the publish or subscription
+    /// must fail.
     pub(super) fn decide(
         &mut self,
         link: &Link,
@@ -200,8 +199,8 @@ impl Rules {
         let at_delivery = matches!(link, Link::Subscriber(_));
         for active in self.active.iter_mut().filter(|active| active.rule.at_delivery == at_delivery) {
             for copy in mem::take(&mut copies) {
-                if active.applies(link.channel(), &copy.frame) {
-                    active.inflict(copy, &mut copies, injected)?;
+                if active.matches(link.channel(), &copy.frame) {
+                    active.apply(copy, &mut copies, injected)?;
                 } else {
                     copies.push(copy);
                 }
@@ -212,16 +211,16 @@ impl Rules {
 }
 
 impl Active {
-    fn applies(&mut self, channel: &Channel, frame: &Frame) -> bool {
+    fn matches(&mut self, channel: &Channel, frame: &Frame) -> bool {
         let filters = &self.rule.filters;
         let passes = || filters.iter().all(|filter| filter(channel, frame));
         let applies =
-            self.rule.left > 0 && catch(passes).unwrap_or(false) && self.draw() < self.rule.probability;
-        self.rule.left -= u64::from(applies);
+            self.rule.remaining > 0 && catch(passes).unwrap_or(false) && self.draw() < self.rule.probability;
+        self.rule.remaining -= u64::from(applies);
         applies
     }
 
-    fn inflict(
+    fn apply(
         &mut self,
         mut copy: Decision,
         copies: &mut Vec<Decision>,
@@ -239,13 +238,13 @@ impl Active {
             InjectedFault::Delay(range) => {
                 injected.delayed += 1;
                 let (least, most) = (*range.start(), *range.end());
-                let drawn = least + most.saturating_sub(least).mul_f64(self.draw());
-                copy.delay = copy.delay.saturating_add(drawn);
+                let random = least + most.saturating_sub(least).mul_f64(self.draw());
+                copy.delay = copy.delay.saturating_add(random);
             }
             InjectedFault::Duplicate(times) => {
                 injected.duplicated += u64::from(*times);
-                let again = || Decision { frame: copy.frame.clone(), ..copy };
-                copies.extend((0..*times).map(|_| again()));
+                let duplicate = || Decision { frame: copy.frame.clone(), ..copy };
+                copies.extend((0..*times).map(|_| duplicate()));
             }
             InjectedFault::Reorder(hold) => copy.hold = Some(*hold),
         }
@@ -253,7 +252,7 @@ impl Active {
         Ok(())
     }
 
-    /// A number from 0 up to and without 1.
+    /// Returns a random number from 0 (inclusive) to 1 (exclusive).
     fn draw(&mut self) -> f64 {
         (self.draws.bits() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,4 +1,4 @@
-//! A runtime that a test stops.
+//! A runtime that a test can stop.
 
 use std::fmt;
 use std::future::Future;
@@ -13,11 +13,12 @@ use slab::Slab;
 
 use crate::waiting;
 
-/// A runtime that a test stops while what was created on it is still used elsewhere, as happens to
-/// a client in a `static` that two tests share. Cheap to clone; all clones are one runtime.
+/// A runtime that a test can stop while clients and servers on it are still in use. This happens,
+/// for example, to a client in a `static` that two tests share. Cheap to clone; all clones are one
+/// runtime.
 ///
-/// It runs tasks on the runtime that it wraps. Once it is [stopped](Self::stop), all its tasks are
-/// dropped, no task runs on it and no sleep on it ends.
+/// Tasks run on the wrapped runtime. [Stopping](Self::stop) drops all tasks. Afterwards no task
+/// runs and no sleep completes.
 ///
 /// ```
 /// use psrpc_testing::StoppableRuntime;
@@ -54,17 +55,18 @@ struct Tasks {
 struct Slot {
     /// The task, unless it is being polled.
     task: Option<Task>,
-    /// WakeList the task beneath that runs it.
+    /// Wakes the task on the wrapped runtime.
     waker: Option<Waker>,
 }
 
 impl StoppableRuntime {
-    /// A runtime that runs its tasks on `runtime`.
+    /// Returns a runtime that runs its tasks on `runtime`.
     pub fn new(runtime: impl Runtime) -> Self {
         Self(Arc::new(Inner { runtime: Arc::new(runtime), tasks: Lock::default() }))
     }
 
-    /// Drops all tasks; one that is being polled on another thread is dropped after that poll.
+    /// Stops the runtime and drops all tasks. A task that is being polled on another thread is
+    /// dropped after that poll.
     pub fn stop(&self) {
         let slots: Vec<_> = {
             let mut tasks = self.0.lock();
@@ -116,22 +118,22 @@ impl Runtime for StoppableRuntime {
             }
         };
         if let Some(key) = key {
-            self.0.runtime.spawn(Box::pin(Running { inner: Arc::clone(&self.0), key }));
+            self.0.runtime.spawn(Box::pin(StoppableTask { inner: Arc::clone(&self.0), key }));
         }
     }
 }
 
-/// A task that runs on the runtime beneath.
-struct Running {
+/// The task on the wrapped runtime that polls one task.
+struct StoppableTask {
     inner: Arc<Inner>,
     key: usize,
 }
 
-impl Future for Running {
+impl Future for StoppableTask {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Polled without the lock.
+        // Take the task out to poll it without the lock.
         let (task, replaced) = {
             let slot = &mut self.inner.lock().tasks[self.key];
             (slot.task.take(), waiting::replace(&mut slot.waker, cx))
@@ -152,14 +154,14 @@ impl Future for Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for StoppableTask {
     fn drop(&mut self) {
         let slot = self.inner.lock().tasks.remove(self.key);
         drop(slot);
     }
 }
 
-/// A sleep that ends unless the runtime was stopped.
+/// A sleep that completes only if the runtime was not stopped.
 struct Sleep {
     inner: Arc<Inner>,
     sleep: Task,

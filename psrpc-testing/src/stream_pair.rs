@@ -1,4 +1,4 @@
-//! The two ends of a stream, for unit tests of code that has one of them.
+//! The two ends of a stream, for unit tests of code that uses one of them.
 
 use std::future::{Future, poll_fn, ready};
 use std::pin::pin;
@@ -16,19 +16,20 @@ use psrpc_bus_local::LocalBus;
 const PROPERTIES: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 static SERVICE: Service = Service { name: "Fake", methods: &[Method::stream(0, "Stream", PROPERTIES)] };
 
-/// Returns the two ends of a stream: what the client sends the server receives, and the other way
-/// round. The stream is a real one, over an in-process bus of its own; its client and server run on
-/// `runtime` and last as long as the ends do.
+/// Returns the two connected ends of a stream.
+///
+/// It is a real stream over its own in-process bus. Its client and server run on `runtime` and live
+/// as long as the ends.
 ///
 /// # Errors
 ///
-/// `unavailable` when the runtime has shut down.
+/// Returns `unavailable` if the runtime has shut down.
 ///
 /// ```
 /// # use psrpc::{Error, OpenStream, Runtime};
 /// # async fn example(runtime: impl Runtime) -> Result<(), Error> {
 /// let (client, server) = psrpc_testing::stream_pair::<String, u64>(runtime).await?;
-/// let opening = OpenStream::fake(Ok(client)); // what a fake of a client gives
+/// let opening = OpenStream::fake(Ok(client)); // what a mock client returns
 ///
 /// let stream = opening.await?;
 /// stream.send("how many hats?".to_owned()).await?;
@@ -47,7 +48,7 @@ where
 {
     let (bus, runtime): (_, Arc<dyn Runtime>) = (LocalBus::new(), Arc::new(runtime));
     let method = &SERVICE.methods[0];
-    let served = Arc::new(Served::new());
+    let served = Arc::new(Handover::new());
     let handover = Arc::clone(&served);
     let handlers = Handlers::new(&SERVICE, ()).stream(method, move |_, stream: ServerStream<R, S>| {
         stream.hijack();
@@ -56,13 +57,13 @@ where
     });
     let server = Server::new(bus.clone(), Arc::clone(&runtime), handlers, ServerOptions::new())?;
     server.register(&[method], &[]).await?;
-    // The stream keeps its client, and by this observer the client keeps the server.
+    // The stream keeps its client alive, and the observer of the client keeps the server alive.
     let options = ClientOptions::new().observer(move |_| _ = &server);
     let client = Client::new(bus, runtime, &SERVICE, options).await?;
     let opened = client.open_stream(method, &[]).await?;
     let served = {
         let mut ended = pin!(opened.closed());
-        // The stream ends if the runtime shuts down before the handler starts.
+        // The stream ends early if the runtime shuts down before the handler starts.
         let poll = |cx: &mut Context<'_>| match served.poll(cx) {
             Poll::Ready(stream) => Poll::Ready(Ok(stream)),
             Poll::Pending => ended.as_mut().poll(cx).map(Err),
@@ -72,17 +73,17 @@ where
     Ok((opened, served))
 }
 
-/// Hands the server's end over from its handler.
-struct Served<S, R>(Lock<Handover<S, R>>);
+/// Passes the server's end of the stream from the handler to the caller.
+struct Handover<S, R>(Lock<HandoverState<S, R>>);
 
-struct Handover<S, R> {
+struct HandoverState<S, R> {
     stream: Option<ServerStream<S, R>>,
     waker: Option<Waker>,
 }
 
-impl<S, R> Served<S, R> {
+impl<S, R> Handover<S, R> {
     fn new() -> Self {
-        Self(Lock::new(Handover { stream: None, waker: None }))
+        Self(Lock::new(HandoverState { stream: None, waker: None }))
     }
 
     fn put(&self, stream: ServerStream<S, R>) {

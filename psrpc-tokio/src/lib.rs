@@ -18,42 +18,42 @@ pub use psrpc::*;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-/// The runtime of the tokio that we are called on, for clients and servers made without one of
-/// their own.
+/// Returns the current tokio runtime, for clients and servers created without an explicit runtime.
 ///
 /// # Errors
 ///
-/// `failed_precondition` when we are not called on tokio.
+/// Returns `failed_precondition` if called outside of a tokio runtime.
 pub fn default_runtime() -> Result<TokioRuntime, Error> {
     TokioRuntime::current()
 }
 
-/// A [`Runtime`] that is a tokio runtime, of any flavour, with time enabled. To create a client or
-/// server on one without panics.
+/// A [`Runtime`] on a tokio runtime of any flavor.
 ///
-/// What is created on it ends with it: a client in a `static` outlives the tokio of the
-/// `#[tokio::test]` that made it, and then fails everything with [`Reason::RuntimeEnded`]. Give
-/// such a client a tokio that lives as long.
+/// Time must be enabled: creating a client or server panics otherwise.
 ///
-/// Its monotonic clock is tokio's, so it stands still and jumps with tokio's paused time. All of
-/// them in a process count from the same origin, so that a deadline means the same to each.
+/// Clients and servers end with their tokio runtime. For example, a client in a `static` outlives
+/// the runtime of the `#[tokio::test]` that created it, and all its calls then fail with
+/// [`Reason::RuntimeEnded`]. Create such a client on a runtime that lives as long.
+///
+/// The monotonic clock is tokio's, so it follows paused time. All runtimes in a process use the
+/// same origin, so a deadline has the same meaning on each of them.
 #[derive(Clone, Debug)]
 pub struct TokioRuntime(Handle);
 
 impl TokioRuntime {
-    /// A runtime that spawns on the tokio that `handle` belongs to.
+    /// Returns a runtime that spawns tasks on the tokio runtime of `handle`.
     pub fn new(handle: Handle) -> Self {
         Self(handle)
     }
 
-    /// The tokio that we are called on.
+    /// Returns the current tokio runtime.
     ///
     /// # Errors
     ///
-    /// `failed_precondition` when we are not called on tokio.
+    /// Returns `failed_precondition` if called outside of a tokio runtime.
     pub fn current() -> Result<Self, Error> {
         Handle::try_current().map(Self).map_err(|_| {
-            let text = "there is no tokio runtime here: call it on one, or give it one with `with_runtime`";
+            let text = "no tokio runtime: call this within one, or pass one to `with_runtime`";
             Error::new(ErrorCode::FailedPrecondition, text)
         })
     }
@@ -62,7 +62,7 @@ impl TokioRuntime {
 /// The origin of the monotonic clock of every runtime in this process.
 fn origin() -> Instant {
     static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
-    #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+    #[expect(clippy::disallowed_methods, reason = "runtimes provide the clock")]
     Instant::from_std(*ORIGIN.get_or_init(std::time::Instant::now))
 }
 
@@ -73,23 +73,23 @@ impl Runtime for TokioRuntime {
 
     fn now(&self) -> Now {
         let now = if self.0.runtime_flavor() == RuntimeFlavor::CurrentThread {
-            // Its time may be paused, which is seen within it alone.
+            // Time may be paused, which is only visible within the runtime.
             let _guard = self.0.enter();
             Instant::now()
         } else {
-            #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+            #[expect(clippy::disallowed_methods, reason = "runtimes provide the clock")]
             Instant::from_std(std::time::Instant::now())
         };
         let since_origin = now.saturating_duration_since(origin());
-        #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+        #[expect(clippy::disallowed_methods, reason = "runtimes provide the clock")]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { time: Time::ZERO + since_origin, wall: WallTime::default() + since_epoch }
     }
 
     fn seed(&self) -> Seed {
         let mut seed = Seed::default();
-        #[expect(clippy::disallowed_methods, reason = "the runtime is where seeds come from")]
-        getrandom::fill(&mut seed).expect("the operating system has random numbers");
+        #[expect(clippy::disallowed_methods, reason = "runtimes provide the seeds")]
+        getrandom::fill(&mut seed).expect("the operating system must provide random numbers");
         seed
     }
 
@@ -99,7 +99,7 @@ impl Runtime for TokioRuntime {
     }
 
     fn spawn(&self, task: Task) {
-        // Detached: it ends by itself, or with its runtime.
+        // Dropping the handle detaches the task.
         drop(self.0.spawn(task));
     }
 }

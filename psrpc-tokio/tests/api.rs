@@ -1,4 +1,4 @@
-//! What the types of the API can do, whatever happens to their insides.
+//! `Send` and `Sync` of the public types.
 
 use std::error::Error as StdError;
 
@@ -8,7 +8,7 @@ fn send_and_sync<T: Send + Sync>() {}
 fn send<T: Send>() {}
 
 #[test]
-fn everything_can_go_to_other_threads() {
+fn public_types_can_be_sent_to_other_threads() {
     send_and_sync::<Client>();
     send_and_sync::<Server>();
     send_and_sync::<Error>();
@@ -30,7 +30,7 @@ fn everything_can_go_to_other_threads() {
 }
 
 #[test]
-fn an_error_is_one_for_everybody() {
+fn errors_implement_the_standard_error_trait() {
     fn error<T: StdError + Send + Sync + 'static>() {}
     error::<Error>();
     error::<BusError>();

@@ -1,4 +1,4 @@
-//! The clock of a runtime is its own, wherever it is read.
+//! Each runtime reads its own clock, wherever it is called from.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::runtime::Builder;
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn paused_time_is_that_of_its_runtime_alone() {
+fn paused_time_applies_only_to_its_own_runtime() {
     let threads = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let real = TokioRuntime::new(threads.handle().clone());
-    // The clocks of all runtimes count from here.
+    // Sets the origin of all clocks.
     real.now();
     let paused = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let virtual_ = TokioRuntime::new(paused.handle().clone());

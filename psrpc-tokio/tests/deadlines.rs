@@ -1,4 +1,4 @@
-//! A caller whose runtime gets to it late sees what it would have seen in time.
+//! A caller that is scheduled late gets the same result as one that is scheduled in time.
 
 mod hats;
 
@@ -14,21 +14,21 @@ use psrpc_tokio::bus::{Bus, Delivery, Inbox, Offer, ReplyTo, Subscription, WakeL
 use psrpc_tokio::proto::{Channel, ClaimRequest, Frame, Response};
 use psrpc_tokio::*;
 
-/// A server by hand.
-struct Hand {
+/// A server driven by the test.
+struct ManualServer {
     bus: LocalBus,
     requests: Inbox,
     _subscription: Subscription,
 }
 
-impl Hand {
+impl ManualServer {
     async fn new(bus: &LocalBus) -> Self {
         let channel = Channel::request::<&str>(HATS.name, "Fit", &[], true);
         let (sink, requests) = Inbox::new(10);
         let subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut WakeList::new());
-        let mut hand = Self { bus: bus.clone(), requests, _subscription: subscription };
-        assert!(matches!(hand.next().await, Delivery::Live));
-        hand
+        let mut server = Self { bus: bus.clone(), requests, _subscription: subscription };
+        assert!(matches!(server.next().await, Delivery::Live));
+        server
     }
 
     async fn next(&mut self) -> Delivery {
@@ -38,7 +38,7 @@ impl Hand {
     async fn request(&mut self) -> proto::Request {
         match self.next().await {
             Delivery::Frame(Frame::Request(request)) => request,
-            other => panic!("a request was expected, and {other:?} came"),
+            other => panic!("expected a request, got {other:?}"),
         }
     }
 
@@ -69,12 +69,12 @@ impl Hand {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_read_after_the_deadline_is_late() {
+async fn a_response_that_is_read_after_the_deadline_is_late() {
     let timeout = Duration::from_millis(100);
-    // Before its deadline the same answer is taken.
+    // The same response is accepted before the deadline.
     for (slept, in_time) in [(timeout / 2, true), (timeout, false), (timeout * 5, false)] {
         let bus = LocalBus::new();
-        let mut server = Hand::new(&bus).await;
+        let mut server = ManualServer::new(&bus).await;
         let client = client(&bus, ClientOptions::new()).await;
         let started = runtime().now().time;
         let call = tokio::spawn(fit(&client, "fez").timeout(timeout).into_future());
@@ -84,7 +84,7 @@ async fn an_answer_that_is_read_after_the_deadline_is_late() {
             settle().await;
         }
         server.respond(&request);
-        // Nothing runs meanwhile, as in a process that is stopped.
+        // No task runs in the meantime, as in a stopped process.
         tokio::time::advance(slept - runtime().now().time.since(started)).await;
         match call.await.unwrap() {
             Ok(hat) => assert!(in_time && hat == "fez", "{hat} after {slept:?}"),

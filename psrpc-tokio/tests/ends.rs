@@ -1,5 +1,5 @@
-//! What is around a stream hears of its end once, and after it heard that it is open, whatever ends
-//! it meanwhile.
+//! Stream interceptors are notified of the end of a stream once, and after `opened`, whatever ends
+//! it.
 
 mod hats;
 mod shop;
@@ -13,15 +13,15 @@ use psrpc_tokio::middleware::{MetricsObserver, Side};
 use psrpc_tokio::*;
 use shop::{client, client_with, echo, opening, server};
 
-/// A layer that logs what it hears, and does something when the stream is open.
-struct Hearing {
+/// A stream interceptor that logs its events, and calls a function when the stream is opened.
+struct LoggingStream {
     log: Log,
     name: &'static str,
     when_open: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Hearing {
-    fn layer(
+impl LoggingStream {
+    fn boxed(
         log: &Log,
         name: &'static str,
         when_open: impl Fn() + Send + Sync + 'static,
@@ -30,7 +30,7 @@ impl Hearing {
     }
 }
 
-impl InterceptedStream for Hearing {
+impl InterceptedStream for LoggingStream {
     fn opened(&self) {
         self.log.add(format!("{} opened", self.name));
         (self.when_open)();
@@ -62,52 +62,52 @@ impl MetricsObserver for Gauge {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_that_ends_its_stream_when_it_is_open_ends_it_after_all_heard_that_it_is() {
+async fn an_interceptor_that_ends_its_stream_in_opened_ends_it_after_all_are_notified_of_the_opening() {
     let (bus, log, gauge) = (LocalBus::new(), Log::default(), Gauge::default());
     let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
-    let itself: Arc<OnceLock<Client>> = Arc::default();
-    let (known, outer, inner) = (Arc::clone(&itself), log.clone(), log.clone());
+    let own: Arc<OnceLock<Client>> = Arc::default();
+    let (cell, outer, inner) = (Arc::clone(&own), log.clone(), log.clone());
     let options = ClientOptions::new()
         .stream_interceptor(move |_: &mut OpeningStream| {
-            let client = Arc::clone(&known);
-            Ok(Hearing::layer(&outer, "outer", move || client.get().unwrap().close()))
+            let client = Arc::clone(&cell);
+            Ok(LoggingStream::boxed(&outer, "outer", move || client.get().unwrap().close()))
         })
-        .stream_interceptor(move |_: &mut OpeningStream| Ok(Hearing::layer(&inner, "inner", || ())))
+        .stream_interceptor(move |_: &mut OpeningStream| Ok(LoggingStream::boxed(&inner, "inner", || ())))
         .metrics(gauge.clone());
     let client = client_with(&bus, options).await;
-    assert!(itself.set(client.clone()).is_ok());
+    assert!(own.set(client.clone()).is_ok());
     let stream = opening(&client).await.unwrap();
     assert_eq!(stream.closed().await.code(), &ErrorCode::Canceled);
-    let heard = ["outer opened", "inner opened", "outer closed: canceled", "inner closed: canceled"];
-    assert_eq!(log.take(), heard);
+    let events = ["outer opened", "inner opened", "outer closed: canceled", "inner closed: canceled"];
+    assert_eq!(log.take(), events);
     assert_eq!(gauge.streams(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_while_a_server_asks_what_is_around_it_tells_that_of_its_end() {
+async fn a_stream_that_ends_while_it_is_being_opened_at_a_server_notifies_its_interceptors() {
     for refuses in [false, true] {
         let (bus, log, gauge) = (LocalBus::new(), Log::default(), Gauge::default());
-        let itself: Arc<OnceLock<Server>> = Arc::default();
-        let (known, outer) = (Arc::clone(&itself), log.clone());
+        let own: Arc<OnceLock<Server>> = Arc::default();
+        let (cell, outer) = (Arc::clone(&own), log.clone());
         let options = ServerOptions::new()
             .metrics(gauge.clone())
             .stream_interceptor(move |_: &mut OpeningStream| {
-                known.get().unwrap().kill();
-                Ok(Hearing::layer(&outer, "outer", || ()))
+                cell.get().unwrap().kill();
+                Ok(LoggingStream::boxed(&outer, "outer", || ()))
             })
             .stream_interceptor(move |_: &mut OpeningStream| match refuses {
                 true => Err(error(ErrorCode::PermissionDenied)),
-                false => Ok(Hearing::layer(&Log::default(), "inner", || ())),
+                false => Ok(LoggingStream::boxed(&Log::default(), "inner", || ())),
             });
-        let server = server(&bus, "elm", options, |_| async { panic!("it does not run") }).await;
-        assert!(itself.set(server.clone()).is_ok());
+        let server = server(&bus, "elm", options, |_| async { panic!("the handler must not run") }).await;
+        assert!(own.set(server.clone()).is_ok());
         let client = client(&bus).await;
         drop(opening(&client).await);
         settle().await;
-        let heard = log.take();
+        let events = log.take();
         match refuses {
-            true => assert_eq!(heard, ["outer closed: permission_denied"]),
-            false => assert_eq!(heard, ["outer opened", "outer closed: unavailable"]),
+            true => assert_eq!(events, ["outer closed: permission_denied"]),
+            false => assert_eq!(events, ["outer opened", "outer closed: unavailable"]),
         }
         assert_eq!((gauge.streams(), server.streams()), (0, 0));
     }

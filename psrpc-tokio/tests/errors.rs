@@ -1,4 +1,4 @@
-//! Errors as people read them, and as a server logs them.
+//! The texts of errors, and the log lines of a server for them.
 
 mod hats;
 mod logs;
@@ -17,13 +17,13 @@ use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 use tracing::level_filters::LevelFilter;
 
-/// An error and all its sources, as `{:#}` of anyhow and the like print it.
+/// Returns the text of an error and its sources, as printed by `{:#}` of anyhow.
 fn with_sources(error: &Error) -> String {
     let sources = std::iter::successors(error.source(), |source| (*source).source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-/// An error with a cause, as users have them.
+/// A user's error with a source.
 #[derive(Debug)]
 struct NoFelt(std::num::ParseIntError);
 
@@ -44,7 +44,7 @@ fn no_felt() -> Result<String, NoFelt> {
 }
 
 #[test]
-fn no_source_repeats_what_the_text_says() {
+fn no_source_repeats_the_text_of_its_error() {
     let error = no_felt().code(ErrorCode::NotFound).unwrap_err();
     assert_eq!(with_sources(&error), "not_found: there is no felt: invalid digit found in string");
     assert!(error.get_ref().unwrap().downcast_ref::<NoFelt>().is_some());
@@ -53,16 +53,16 @@ fn no_source_repeats_what_the_text_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_text_of_an_error_says_what_is_known_of_the_cause() {
+async fn the_text_of_an_error_contains_the_known_cause() {
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
     let error = fit(&client, "fez").await.unwrap_err();
     let text = "unavailable: no response from servers (nobody was subscribed)";
     assert_eq!((error.to_string(), format!("{error:?}")), (text.to_owned(), text.to_owned()));
-    assert!(!error.may_have_run(), "on a queue that nobody was subscribed to");
+    assert!(!error.may_have_run(), "nobody was subscribed to the queue");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_time_says_that_it_was_not_sent() {
+async fn a_call_without_time_reports_that_it_was_not_sent() {
     let bus = LocalBus::new();
     let _server = serve(&bus, ServerOptions::new(), hats::echo).await;
     let client = client(&bus, ClientOptions::new()).await;
@@ -72,14 +72,14 @@ async fn a_call_without_time_says_that_it_was_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_multi_call_that_nobody_heard_says_so() {
+async fn a_multi_call_without_subscribers_says_so() {
     let client = shop::client(&LocalBus::new()).await;
-    let answers = shop::census(&client, "who").await.unwrap();
-    let said = shop::all(answers).await;
-    assert_eq!(said, ["deadline_exceeded: request timed out (nobody was subscribed)"]);
+    let responses = shop::census(&client, "who").await.unwrap();
+    let texts = shop::all(responses).await;
+    assert_eq!(texts, ["deadline_exceeded: request timed out (nobody was subscribed)"]);
 }
 
-/// A bus whose server takes small frames alone, and how many were published.
+/// A bus that accepts only small frames, and counts the publishes.
 #[derive(Clone)]
 struct SmallFrames(LocalBus, hats::Log);
 
@@ -105,13 +105,13 @@ impl Bus for SmallFrames {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_too_large_for_the_bus_is_not_tried_again() {
+async fn a_request_that_is_too_large_for_the_bus_is_not_retried() {
     let bus = SmallFrames(LocalBus::new(), hats::Log::default());
     let _server = serve(&bus, ServerOptions::new(), hats::echo).await;
     let client = client(&bus, ClientOptions::new().interceptor(Retry::new().attempts(5))).await;
     bus.1.take();
     let error = fit(&client, &"x".repeat(2000)).await.unwrap_err();
-    assert_eq!(bus.1.len(), 1, "it is sent once");
+    assert_eq!(bus.1.len(), 1, "the request is sent once");
     let text = "invalid_argument: publish failed: a frame of 2000 bytes is over the limit of 1000";
     assert_eq!(error.to_string(), text);
     assert_eq!(
@@ -136,7 +136,7 @@ async fn a_response_that_is_too_large_for_the_bus_is_an_error_response_at_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_errors_of_a_handler_reach_the_caller_by_their_text_and_the_log_by_their_causes() {
+async fn the_caller_gets_the_text_of_a_handler_error_and_the_server_logs_its_causes() {
     let (log, _guard) = logged(LevelFilter::DEBUG);
     let bus = LocalBus::new();
     let handlers = Handlers::new(&HATS, ())
@@ -145,20 +145,20 @@ async fn the_errors_of_a_handler_reach_the_caller_by_their_text_and_the_log_by_t
     let server = Server::new(bus.clone(), runtime(), handlers, ServerOptions::new()).unwrap();
     server.register(&[FIT, PICK], &[]).await.unwrap();
     let requests = hats::Log::default();
-    let seen = requests.clone();
+    let recorder = requests.clone();
     let client = client(&bus, ClientOptions::new()).await;
     let _tap = bus.subscribe(
         &Channel::request::<&str>("Hats", "Fit", &[], true),
         SubscriptionKind::Plain,
         Sink::new(move |delivery, _| {
             if let psrpc_tokio::bus::Delivery::Frame(Frame::Request(request)) = delivery {
-                seen.add(request.request_id.to_string());
+                recorder.add(request.request_id.to_string());
             }
         }),
         &mut WakeList::new(),
     );
     let error = fit(&client, "fez").await.unwrap_err();
-    assert_eq!(with_sources(&error), "internal: there is no felt", "its cause does not travel");
+    assert_eq!(with_sources(&error), "internal: there is no felt", "the cause is not sent");
     let id = &requests.take()[0];
     let line = |level, error, method, id: &str| {
         let request = format!(r#"service="Hats" method="{method}" request_id={id}"#);
@@ -172,5 +172,5 @@ async fn the_errors_of_a_handler_reach_the_caller_by_their_text_and_the_log_by_t
     client.call::<_, String>(PICK, &[], "fez".to_owned()).await.unwrap_err();
     let all = log.take();
     let failed = all.iter().find(|line| line.contains("a handler failed")).unwrap();
-    assert!(failed.starts_with("psrpc::server DEBUG"), "the caller asked for what is not there: {failed}");
+    assert!(failed.starts_with("psrpc::server DEBUG"), "not_found is not the server's fault: {failed}");
 }

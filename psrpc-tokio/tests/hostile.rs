@@ -1,4 +1,4 @@
-//! Streams, multi calls and subscriptions that are dropped, ended and asked at the worst of times.
+//! Streams, multi calls and subscriptions that are dropped, ended and polled at awkward moments.
 
 mod hats;
 mod shop;
@@ -9,79 +9,79 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use hats::{HandBus, Log, settle};
+use hats::{Log, ManualBus, settle};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::*;
 use shop::{BULLETIN, Parade, RUMOUR, all, census, client, echo, opening, parade, server, text};
 
-/// Polls once, whatever comes of it.
+/// Polls a future once.
 async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-/// A waker that uses its client when it is woken and when it is dropped, which nobody may do under
-/// the client's lock.
-struct Nosy(Client);
+/// A waker that uses its client when it is woken and when it is dropped. This deadlocks if the
+/// client holds its lock at that time.
+struct ClientUsingWaker(Client);
 
-impl Nosy {
+impl ClientUsingWaker {
     fn waker(client: &Client) -> Waker {
         Arc::new(Self(client.clone())).into()
     }
 }
 
-impl Wake for Nosy {
+impl Wake for ClientUsingWaker {
     fn wake(self: Arc<Self>) {
         self.0.in_flight();
     }
 }
 
-impl Drop for Nosy {
+impl Drop for ClientUsingWaker {
     fn drop(&mut self) {
         self.0.streams();
     }
 }
 
 /// Polls with wakers that replace each other.
-fn poll_nosily<F: Future + ?Sized>(client: &Client, future: Pin<&mut F>) {
+fn poll_with_client_wakers<F: Future + ?Sized>(client: &Client, future: Pin<&mut F>) {
     let mut future = future;
     for _ in 0..2 {
-        let waker = Nosy::waker(client);
+        let waker = ClientUsingWaker::waker(client);
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn wakers_may_use_the_client_that_they_wait_for() {
+async fn a_waker_may_use_the_client_that_it_waits_for() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let stream = parade(&client).await;
     let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
-    let mut answers = census(&client, "who").timeout(Duration::from_millis(10)).await.unwrap();
+    let mut responses = census(&client, "who").timeout(Duration::from_millis(10)).await.unwrap();
     let mut subscribing = pin!(client.subscribe::<String>(BULLETIN, &["hill"]).into_future());
     let mut opening = pin!(opening(&client).into_future());
-    poll_nosily(&client, subscribing.as_mut());
-    poll_nosily(&client, opening.as_mut());
-    poll_nosily(&client, pin!(stream.send(text("a")).into_future()));
-    poll_nosily(&client, pin!(stream.next()));
-    poll_nosily(&client, pin!(stream.closed()));
-    poll_nosily(&client, pin!(answers.next()));
-    poll_nosily(&client, pin!(rumours.next()));
-    // Each is woken by the last of its wakers.
+    poll_with_client_wakers(&client, subscribing.as_mut());
+    poll_with_client_wakers(&client, opening.as_mut());
+    poll_with_client_wakers(&client, pin!(stream.send(text("a")).into_future()));
+    poll_with_client_wakers(&client, pin!(stream.next()));
+    poll_with_client_wakers(&client, pin!(stream.closed()));
+    poll_with_client_wakers(&client, pin!(responses.next()));
+    poll_with_client_wakers(&client, pin!(rumours.next()));
+    // Each future is woken through its last waker.
     settle().await;
     assert_eq!(stream.next().await.unwrap(), "echo a");
-    assert_eq!(answers.next().await.unwrap().unwrap().as_str(), "elm");
+    assert_eq!(responses.next().await.unwrap().unwrap().as_str(), "elm");
     server.publish(RUMOUR, &[], &text("psst")).await.unwrap();
     assert_eq!(rumours.next().await.unwrap().unwrap(), "psst");
-    poll_nosily(&client, pin!(stream.next()));
-    poll_nosily(&client, pin!(answers.next()));
-    poll_nosily(&client, pin!(rumours.next()));
-    drop((stream, answers, rumours));
+    poll_with_client_wakers(&client, pin!(stream.next()));
+    poll_with_client_wakers(&client, pin!(responses.next()));
+    poll_with_client_wakers(&client, pin!(rumours.next()));
+    drop((stream, responses, rumours));
     assert!(subscribing.await.is_ok() && opening.await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_that_wait_on_one_stream_share_its_messages_and_all_see_the_end() {
+async fn tasks_waiting_on_one_stream_share_its_messages_and_all_see_its_end() {
     let bus = LocalBus::new();
     let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let (client, log) = (client(&bus).await, Log::default());
@@ -98,20 +98,20 @@ async fn tasks_that_wait_on_one_stream_share_its_messages_and_all_see_the_end() 
             log.add("end");
         })
     };
-    let given_up = waiting(true);
+    let aborted = waiting(true);
     let tasks = [waiting(false), waiting(true), waiting(true)];
     settle().await;
-    // The message finds a task that is gone among those that wait.
+    // An aborted task is still registered when the message arrives.
     stream.send(text("1")).await.unwrap();
-    given_up.abort();
+    aborted.abort();
     settle().await;
     for number in 2..6 {
         stream.send(number.to_string()).await.unwrap();
     }
     settle().await;
-    let mut heard = log.take();
-    heard.sort();
-    assert_eq!(heard, ["echo 1", "echo 2", "echo 3", "echo 4", "echo 5"]);
+    let mut received = log.take();
+    received.sort();
+    assert_eq!(received, ["echo 1", "echo 2", "echo 3", "echo 4", "echo 5"]);
     stream.close(None);
     for task in tasks {
         task.await.unwrap();
@@ -120,10 +120,10 @@ async fn tasks_that_wait_on_one_stream_share_its_messages_and_all_see_the_end() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_being_decoded_comes_before_the_end() {
-    struct Look(Arc<OnceLock<Parade>>, Log);
+async fn a_message_being_decoded_is_delivered_before_the_end() {
+    struct Inspector(Arc<OnceLock<Parade>>, Log);
 
-    impl InterceptedStream for Look {
+    impl InterceptedStream for Inspector {
         fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
             let stream = self.0.get().unwrap();
             let next = pin!(stream.next()).poll(&mut Context::from_waker(Waker::noop()));
@@ -147,16 +147,16 @@ async fn a_message_that_is_being_decoded_comes_before_the_end() {
         Ok(())
     })
     .await;
-    let (client, log, known) = (client(&bus).await, Log::default(), Arc::new(OnceLock::new()));
-    let (noted, looked) = (log.clone(), Arc::clone(&known));
+    let (client, log, cell) = (client(&bus).await, Log::default(), Arc::new(OnceLock::new()));
+    let (recorder, inspected) = (log.clone(), Arc::clone(&cell));
     let stream = opening(&client)
         .interceptor(move |_: &mut OpeningStream| {
-            Ok(Box::new(Look(Arc::clone(&looked), noted.clone())) as Box<dyn InterceptedStream>)
+            Ok(Box::new(Inspector(Arc::clone(&inspected), recorder.clone())) as Box<dyn InterceptedStream>)
         })
         .await
         .unwrap();
-    known.set(stream).unwrap();
-    let stream = known.get().unwrap();
+    cell.set(stream).unwrap();
+    let stream = cell.get().unwrap();
     stream.send(text("go")).await.unwrap();
     assert!(stream.closed().await.is_stream_closed());
     assert_eq!(log.take(), ["Pending, ended: true", "Ready(Some(\"last\")), ended: true"]);
@@ -164,7 +164,7 @@ async fn a_message_that_is_being_decoded_comes_before_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_before_it_is_fetched_is_there_all_the_same() {
+async fn a_stream_that_ends_while_it_is_being_opened_is_still_returned() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
         stream.send(text("bye")).await?;
@@ -185,7 +185,7 @@ async fn a_stream_that_ends_before_it_is_fetched_is_there_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_opening_that_is_dropped_when_it_is_done_closes_the_stream() {
+async fn dropping_a_completed_opening_closes_the_stream() {
     let bus = LocalBus::new();
     let server =
         server(&bus, "elm", ServerOptions::new(), |stream| async move { Err(stream.closed().await) }).await;
@@ -200,7 +200,7 @@ async fn an_opening_that_is_dropped_when_it_is_done_closes_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_that_end_in_every_way_leave_nothing_behind() {
+async fn no_state_remains_of_streams_however_they_end() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
         match stream.next().await.as_deref() {
@@ -216,8 +216,8 @@ async fn streams_that_end_in_every_way_leave_nothing_behind() {
     })
     .await;
     let client = client(&bus).await;
-    let kept = parade(&client).await;
-    kept.send(text("stay")).await.unwrap();
+    let stored = parade(&client).await;
+    stored.send(text("stay")).await.unwrap();
     for round in 0..60 {
         let stream = parade(&client).await;
         match round % 6 {
@@ -231,19 +231,20 @@ async fn streams_that_end_in_every_way_leave_nothing_behind() {
             }
             _ => drop(opening(&client).into_future()),
         }
-        // Half of them live on until another has their place.
+        // Half of the streams overlap with the next one.
         if round % 2 == 0 {
             settle().await;
         }
     }
-    kept.send(text("a")).await.unwrap();
-    assert_eq!(kept.next().await.unwrap(), "echo a");
-    drop(kept);
+    stored.send(text("a")).await.unwrap();
+    assert_eq!(stored.next().await.unwrap(), "echo a");
+    drop(stored);
     settle().await;
     assert_eq!((client.streams(), client.in_flight(), server.streams(), server.in_flight()), (0, 0, 0, 0));
 }
 
-/// Logs when it is dropped, and uses its server then, which nobody may do under the server's lock.
+/// Logs when it is dropped, and then uses its server. This deadlocks if the server holds its lock
+/// at that time.
 struct OnDrop(Arc<OnceLock<Server>>, Log);
 
 impl InterceptedStream for OnDrop {
@@ -260,26 +261,26 @@ impl Drop for OnDrop {
     }
 }
 
-/// A server whose streams have a layer that uses it.
-async fn watched<F, Fut>(name: &'static str, log: &Log, handler: F) -> (LocalBus, Server)
+/// Creates a server whose streams have an interceptor that uses the server.
+async fn server_with_interceptor<F, Fut>(name: &'static str, log: &Log, handler: F) -> (LocalBus, Server)
 where
     F: Fn(ServerStream<String, String>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    let (bus, known, noted) = (LocalBus::new(), Arc::new(OnceLock::new()), log.clone());
-    let layered = Arc::clone(&known);
+    let (bus, cell, recorder) = (LocalBus::new(), Arc::new(OnceLock::new()), log.clone());
+    let intercepted = Arc::clone(&cell);
     let options = ServerOptions::new().stream_interceptor(move |_: &mut OpeningStream| {
-        Ok(Box::new(OnDrop(Arc::clone(&layered), noted.clone())) as Box<dyn InterceptedStream>)
+        Ok(Box::new(OnDrop(Arc::clone(&intercepted), recorder.clone())) as Box<dyn InterceptedStream>)
     });
     let server = server(&bus, name, options, handler).await;
-    known.set(server.clone()).unwrap();
+    cell.set(server.clone()).unwrap();
     (bus, server)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_that_is_dropped_may_use_its_server() {
+async fn a_dropped_stream_interceptor_may_use_its_server() {
     let log = Log::default();
-    let (bus, server) = watched("elm", &log, |stream| async move {
+    let (bus, server) = server_with_interceptor("elm", &log, |stream| async move {
         stream.closed().await;
         drop(stream);
         settle().await;
@@ -292,24 +293,24 @@ async fn a_layer_that_is_dropped_may_use_its_server() {
     assert_eq!((log.take(), server.streams()), (vec![text("dropped, 0 streams")], 0));
 }
 
-/// A message that runs what it was given when it is dropped.
+/// A message that runs a function when it is dropped.
 #[derive(Default)]
-struct Parcel(Option<Box<dyn FnOnce() + Send + Sync>>);
+struct DropMessage(Option<Box<dyn FnOnce() + Send + Sync>>);
 
-impl Drop for Parcel {
+impl Drop for DropMessage {
     fn drop(&mut self) {
         self.0.take().into_iter().for_each(|run| run());
     }
 }
 
-impl std::fmt::Debug for Parcel {
+impl std::fmt::Debug for DropMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Parcel")
+        f.write_str("DropMessage")
     }
 }
 
-/// It carries nothing.
-impl prost::Message for Parcel {
+/// The message is empty on the wire.
+impl prost::Message for DropMessage {
     fn encode_raw(&self, _: &mut impl prost::bytes::BufMut) {}
 
     fn merge_field(
@@ -329,39 +330,39 @@ impl prost::Message for Parcel {
     fn clear(&mut self) {}
 }
 
-/// Gives parcels in place of the messages of a stream, which it drops meanwhile.
-struct Courier(Arc<Mutex<Option<ClientStream<String, Parcel>>>>, Client, Log);
+/// Replaces each received message with a `DropMessage`, and drops the stream.
+struct ReplacingStream(Arc<Mutex<Option<ClientStream<String, DropMessage>>>>, Client, Log);
 
-impl InterceptedStream for Courier {
+impl InterceptedStream for ReplacingStream {
     fn receive(&self, _: AnyMessage) -> Result<AnyMessage, Error> {
         self.0.lock().unwrap().take();
         let (client, log) = (self.1.clone(), self.2.clone());
-        Ok(AnyMessage::new(Parcel(Some(Box::new(move || {
+        Ok(AnyMessage::new(DropMessage(Some(Box::new(move || {
             log.add(format!("dropped, {} streams", client.streams()));
-            panic!("a message that panics when it is dropped");
+            panic!("on purpose");
         })))))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_nobody_wants_any_more_may_use_its_client_and_panic_when_it_is_dropped() {
+async fn an_undelivered_message_may_use_its_client_and_panic_when_it_is_dropped() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
         settle().await;
         stream.send(text("a")).await
     })
     .await;
-    let (client, log, kept) = (client(&bus).await, Log::default(), Arc::default());
-    let (ours, noted, held) = (client.clone(), log.clone(), Arc::clone(&kept));
-    let stream: ClientStream<String, Parcel> = client
+    let (client, log, stored) = (client(&bus).await, Log::default(), Arc::default());
+    let (ours, recorder, shared) = (client.clone(), log.clone(), Arc::clone(&stored));
+    let stream: ClientStream<String, DropMessage> = client
         .open_stream(shop::PARADE, &[])
         .interceptor(move |_: &mut OpeningStream| {
-            let courier = Courier(Arc::clone(&held), ours.clone(), noted.clone());
-            Ok(Box::new(courier) as Box<dyn InterceptedStream>)
+            let replacing = ReplacingStream(Arc::clone(&shared), ours.clone(), recorder.clone());
+            Ok(Box::new(replacing) as Box<dyn InterceptedStream>)
         })
         .await
         .unwrap();
-    *kept.lock().unwrap() = Some(stream);
+    *stored.lock().unwrap() = Some(stream);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(log.take(), ["dropped, 0 streams"]);
     assert_eq!(all(census(&client, "who").answers(1).await.unwrap()).await, ["elm"]);
@@ -369,9 +370,10 @@ async fn a_message_that_nobody_wants_any_more_may_use_its_client_and_panic_when_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_was_stopped_before_it_started_leaves_no_stream() {
+async fn a_handler_that_is_stopped_before_it_starts_leaves_no_stream() {
     let log = Log::default();
-    let (bus, server) = watched("doomed", &log, |_| async { panic!("it does not start") }).await;
+    let (bus, server) =
+        server_with_interceptor("doomed", &log, |_| async { panic!("the handler must not start") }).await;
     let stream = parade(&client(&bus).await).await;
     assert!(stream.closed().await.is_eof());
     server.shutdown().await;
@@ -390,9 +392,9 @@ async fn a_server_that_is_killed_drops_the_handlers_of_its_streams() {
     }
 
     let (bus, log) = (LocalBus::new(), Log::default());
-    let noted = log.clone();
+    let recorder = log.clone();
     let server = server(&bus, "elm", ServerOptions::new(), move |stream| {
-        let guard = Guard(stream, noted.clone());
+        let guard = Guard(stream, recorder.clone());
         async move {
             let _guard = guard;
             std::future::pending().await
@@ -412,15 +414,15 @@ async fn a_server_that_is_killed_drops_the_handlers_of_its_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_answers_and_subscriptions_keep_their_client_alive() {
+async fn streams_responses_and_subscriptions_keep_their_client_alive() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let (send, receive) = parade(&client).await.split();
-    let answers = census(&client, "who").answers(1).await.unwrap();
+    let responses = census(&client, "who").answers(1).await.unwrap();
     let mut bulletins: Subscription<String> = client.subscribe(BULLETIN, &["hill"]).await.unwrap();
     drop(client);
-    assert_eq!(all(answers).await, ["elm"]);
+    assert_eq!(all(responses).await, ["elm"]);
     send.send(text("a")).await.unwrap();
     drop(send);
     assert_eq!(receive.next().await.unwrap(), "echo a");
@@ -435,23 +437,23 @@ async fn streams_answers_and_subscriptions_keep_their_client_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscription_ends_with_its_client_even_if_the_bus_does_not_confirm_it() {
-    let client = client(&HandBus::default()).await;
+    let client = client(&ManualBus::default()).await;
     let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
     client.close();
     assert!(tokio::time::timeout(Duration::from_secs(60), rumours.next()).await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_may_drop_its_stream_and_go_on() {
+async fn a_handler_may_drop_its_stream_and_continue() {
     let bus = LocalBus::new();
-    let (told, ended) = tokio::sync::oneshot::channel();
-    let told = Mutex::new(Some(told));
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let sender = Mutex::new(Some(sender));
     let server = server(&bus, "elm", ServerOptions::new(), move |stream| {
         drop(stream);
-        let told = told.lock().unwrap().take().unwrap();
+        let sender = sender.lock().unwrap().take().unwrap();
         async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            told.send(()).unwrap();
+            sender.send(()).unwrap();
             Err(hats::error(ErrorCode::NotFound))
         }
     })
@@ -467,7 +469,7 @@ async fn a_handler_may_drop_its_stream_and_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_gives_up_waiting_is_forgotten() {
+async fn the_waker_of_a_dropped_future_is_removed() {
     struct Quiet;
 
     impl Wake for Quiet {
@@ -478,17 +480,17 @@ async fn a_task_that_gives_up_waiting_is_forgotten() {
     let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let stream = parade(&client).await;
-    let (gives_up, stays) = (Arc::new(Quiet), Arc::new(Quiet));
-    let mut staying = pin!(stream.closed());
-    let waker = Arc::clone(&stays).into();
-    assert!(staying.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let (dropped, waiting) = (Arc::new(Quiet), Arc::new(Quiet));
+    let mut closed = pin!(stream.closed());
+    let waker = Arc::clone(&waiting).into();
+    assert!(closed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     for _ in 0..3 {
-        let waker = Arc::clone(&gives_up).into();
+        let waker = Arc::clone(&dropped).into();
         assert!(pin!(stream.next()).poll(&mut Context::from_waker(&waker)).is_pending());
         assert!(pin!(stream.closed()).poll(&mut Context::from_waker(&waker)).is_pending());
     }
-    assert_eq!((Arc::strong_count(&gives_up), Arc::strong_count(&stays)), (1, 3));
+    assert_eq!((Arc::strong_count(&dropped), Arc::strong_count(&waiting)), (1, 3));
     stream.close(None);
-    assert_eq!(Arc::strong_count(&stays), 2, "it was woken, and is with its task alone");
-    assert!(staying.await.is_stream_closed());
+    assert_eq!(Arc::strong_count(&waiting), 2, "the waker was woken and is no longer registered");
+    assert!(closed.await.is_stream_closed());
 }

@@ -1,4 +1,4 @@
-//! A client that had nothing to wait for when its last deadline passed, and then waits again.
+//! A client that is idle for a while and then used again.
 
 mod hats;
 
@@ -12,11 +12,11 @@ use tokio::time::{sleep, timeout};
 #[tokio::test(start_paused = true)]
 async fn a_call_after_an_idle_time_ends_by_its_deadline() {
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
-    // It is dropped, so that nothing is in flight when its deadline passes.
+    // Drop the call, so that nothing is in flight when its deadline passes.
     timeout(Duration::from_millis(1), fit(&client, "fez")).await.unwrap_err();
     sleep(Duration::from_secs(60)).await;
-    // On this bus nothing comes in when nobody serves: time alone can end the call.
+    // Without a server nothing arrives on this bus, so only the deadline can end the call.
     let ended = timeout(Duration::from_secs(60), fit(&client, "fez")).await;
-    let error = ended.expect("it ends by its deadline").unwrap_err();
+    let error = ended.expect("the deadline must end the call").unwrap_err();
     assert_eq!(error.reason(), Some(Reason::NoResponse));
 }

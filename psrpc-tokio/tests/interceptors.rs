@@ -1,4 +1,4 @@
-//! Interceptors and hooks: their order, and what each of them may do.
+//! Interceptors and hooks of calls: their order and their effects.
 
 mod hats;
 
@@ -11,7 +11,7 @@ use hats::{Log, client, echo, error, fit, serve};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::*;
 
-/// Interceptors that log when they are passed on the way in and on the way out.
+/// Returns an interceptor that logs before and after the call.
 fn outgoing(log: &Log, name: &'static str) -> impl CallInterceptor + use<> {
     let log = log.clone();
     move |call: OutgoingCall, next: NextCall| {
@@ -38,19 +38,19 @@ fn incoming(log: &Log, name: &'static str) -> impl HandlerInterceptor + use<> {
     }
 }
 
-/// A client and a server with these options; the server echoes.
+/// Creates a client and an echo server with these options.
 async fn hats(client_options: ClientOptions, server_options: ServerOptions) -> (Client, Server) {
     let bus = LocalBus::new();
     let server = serve(&bus, server_options, echo).await;
     (client(&bus, client_options).await, server)
 }
 
-fn replace(message: &AnyMessage, what: &str) -> AnyMessage {
-    AnyMessage::new(format!("{}{what}", message.downcast_ref::<String>().unwrap()))
+fn append(message: &AnyMessage, suffix: &str) -> AnyMessage {
+    AnyMessage::new(format!("{}{suffix}", message.downcast_ref::<String>().unwrap()))
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_is_the_outermost_and_those_of_a_call_are_within_those_of_the_client() {
+async fn interceptors_run_in_order_and_those_of_a_call_within_those_of_the_client() {
     let log = Log::default();
     let (requests, responses) = (log.clone(), log.clone());
     let options = ClientOptions::new()
@@ -79,7 +79,7 @@ async fn the_first_is_the_outermost_and_those_of_a_call_are_within_those_of_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_of_one_call_is_not_around_the_next() {
+async fn an_interceptor_of_one_call_does_not_apply_to_the_next() {
     let log = Log::default();
     let (client, _server) = hats(ClientOptions::new(), ServerOptions::new()).await;
     fit(&client, "fez").interceptor(outgoing(&log, "call")).await.unwrap();
@@ -89,16 +89,16 @@ async fn an_interceptor_of_one_call_is_not_around_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hooks_see_what_the_caller_sends_and_gets_whatever_interceptors_make_of_it() {
+async fn hooks_see_the_request_and_result_of_the_caller_outside_of_interceptors() {
     let log = Log::default();
     let (requests, responses) = (log.clone(), log.clone());
     let options = ClientOptions::new()
         .interceptor(|mut call: OutgoingCall, next: NextCall| async move {
-            call.message = replace(&call.message, " with a brim");
+            call.message = append(&call.message, " with a brim");
             let response = next.run(call).await?;
             match response.downcast_ref::<String>().unwrap().as_str() {
                 "none with a brim" => Err(error(ErrorCode::NotFound)),
-                _ => Ok(replace(&response, ", made")),
+                _ => Ok(append(&response, ", made")),
             }
         })
         .request_hook(move |_, request| requests.add(request.downcast_ref::<String>().unwrap()))
@@ -115,26 +115,26 @@ async fn hooks_see_what_the_caller_sends_and_gets_whatever_interceptors_make_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_may_answer_by_itself() {
+async fn an_interceptor_can_respond_itself() {
     let log = Log::default();
     let server = ServerOptions::new()
         .interceptor(|_: Request<AnyMessage>, _: NextHandler| async { Ok(AnyMessage::new("cap".to_owned())) })
-        .interceptor(incoming(&log, "beyond it"));
+        .interceptor(incoming(&log, "after it"));
     let (client, server) = hats(ClientOptions::new(), server).await;
     assert_eq!(fit(&client, "fez").await.unwrap(), "cap");
     let refuse = |_: OutgoingCall, _: NextCall| async { Err(error(ErrorCode::PermissionDenied)) };
-    let refused = fit(&client, "fez").interceptor(refuse).interceptor(outgoing(&log, "beyond it")).await;
+    let refused = fit(&client, "fez").interceptor(refuse).interceptor(outgoing(&log, "after it")).await;
     assert_eq!(refused.unwrap_err().code(), &ErrorCode::PermissionDenied);
     assert!(log.take().is_empty());
     assert_eq!(server.in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_may_make_the_call_again() {
+async fn an_interceptor_can_run_the_call_twice() {
     let twice = |call: OutgoingCall, next: NextCall| async move {
         let first = next.run(call.clone()).await?;
         let second = next.run(call).await?;
-        Ok(replace(&first, second.downcast_ref::<String>().unwrap()))
+        Ok(append(&first, second.downcast_ref::<String>().unwrap()))
     };
     let log = Log::default();
     let server = ServerOptions::new().interceptor(incoming(&log, "server"));
@@ -144,14 +144,14 @@ async fn an_interceptor_may_make_the_call_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_of_a_server_changes_the_request_the_metadata_and_the_answer() {
+async fn an_interceptor_of_a_server_can_change_the_request_the_metadata_and_the_response() {
     let options =
         ServerOptions::new().interceptor(|request: Request<AnyMessage>, next: NextHandler| async move {
             assert_eq!(request.info().to_string(), "Hats.Fit");
             assert!(!request.info().is_multi());
-            let mut request = request.map(|message| replace(&message, "!"));
+            let mut request = request.map(|message| append(&message, "!"));
             request.metadata_mut().insert("shop", "corner");
-            next.run(request).await.map(|answer| replace(&answer, "?"))
+            next.run(request).await.map(|response| append(&response, "?"))
         });
     let bus = LocalBus::new();
     let _server = serve(&bus, options, |request: Request<String>| async move {
@@ -163,7 +163,7 @@ async fn an_interceptor_of_a_server_changes_the_request_the_metadata_and_the_ans
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_of_a_client_changes_every_option() {
+async fn an_interceptor_of_a_client_can_change_every_option() {
     let options = ClientOptions::new().interceptor(|mut call: OutgoingCall, next: NextCall| async move {
         assert_eq!(call.options.timeout, Some(Duration::from_secs(9)));
         call.options.metadata.insert("shop", "corner");
@@ -183,23 +183,27 @@ async fn an_interceptor_of_a_client_changes_every_option() {
         next.run(call).await
     };
     let refused = fit(&client, "fez").timeout(Duration::from_secs(9)).interceptor(wrong).await.unwrap_err();
-    assert_eq!(refused.code(), &ErrorCode::InvalidArgument, "a queue takes no such selection");
+    assert_eq!(
+        refused.code(),
+        &ErrorCode::InvalidArgument,
+        "a queue-routed method takes no minimum affinity"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_another_type_fails_its_call_alone() {
+async fn a_message_of_another_type_fails_only_its_call() {
     let log = Log::default();
     let server =
         ServerOptions::new().interceptor(|request: Request<AnyMessage>, next: NextHandler| async move {
             match request.downcast_ref::<String>().unwrap().as_str() {
                 "request" => next.run(request.map(|_| AnyMessage::new(7_u32))).await,
-                "answer" => next.run(request).await.map(|_| AnyMessage::new(7_u32)),
+                "response" => next.run(request).await.map(|_| AnyMessage::new(7_u32)),
                 _ => next.run(request).await,
             }
         });
     let (client, _server) = hats(ClientOptions::new(), server).await;
     let text = "internal: the message is of the type u32, not alloc::string::String";
-    for of in ["request", "answer"] {
+    for of in ["request", "response"] {
         let error = fit(&client, of).await.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.reason()), (text, Some(Reason::Answered)));
     }
@@ -207,17 +211,17 @@ async fn a_message_of_another_type_fails_its_call_alone() {
         call.message = AnyMessage::new(7_u32);
         next.run(call).await
     };
-    let answer = |_: OutgoingCall, _: NextCall| async { Ok(AnyMessage::new(7_u32)) };
-    let noted = outgoing(&log, "outer");
-    let error = fit(&client, "fez").interceptor(noted).interceptor(request).await.unwrap_err();
+    let response = |_: OutgoingCall, _: NextCall| async { Ok(AnyMessage::new(7_u32)) };
+    let recorder = outgoing(&log, "outer");
+    let error = fit(&client, "fez").interceptor(recorder).interceptor(request).await.unwrap_err();
     assert_eq!((error.to_string().as_str(), log.take().len()), (text, 2));
-    let error = fit(&client, "fez").interceptor(answer).await.unwrap_err();
+    let error = fit(&client, "fez").interceptor(response).await.unwrap_err();
     assert_eq!(error.to_string(), text);
     assert_eq!(fit(&client, "fez").await.unwrap(), "fez");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_goes_to_the_caller_in_a_client_and_fails_the_call_in_a_server() {
+async fn a_panic_reaches_the_caller_on_the_client_and_fails_the_call_on_the_server() {
     let server =
         ServerOptions::new().interceptor(|request: Request<AnyMessage>, next: NextHandler| async move {
             assert_ne!(request.downcast_ref::<String>().unwrap(), "server");
@@ -250,7 +254,7 @@ async fn a_call_that_is_dropped_within_an_interceptor_is_canceled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bundle_of_options_serves_several_calls_and_passes_metadata_on() {
+async fn shared_call_options_apply_to_several_calls_and_merge_metadata() {
     let bus = LocalBus::new();
     let _server = serve(&bus, ServerOptions::new(), |request: Request<String>| async move {
         let metadata: Vec<_> =
@@ -263,12 +267,12 @@ async fn a_bundle_of_options_serves_several_calls_and_passes_metadata_on() {
     for _ in 0..2 {
         assert_eq!(fit(&client, "fez").options(bundle.clone()).await.unwrap(), "shop=corner 70");
     }
-    let passed_on = fit(&client, "fez").metadata("size", "7").with_metadata(&bundle.metadata).await;
-    assert_eq!(passed_on.unwrap(), "size=7 shop=corner 3000");
+    let merged = fit(&client, "fez").metadata("size", "7").with_metadata(&bundle.metadata).await;
+    assert_eq!(merged.unwrap(), "size=7 shop=corner 3000");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_interceptors_of_a_bundle_are_around_each_call_that_has_it_in_the_order_they_were_added() {
+async fn interceptors_of_shared_call_options_run_in_the_order_of_their_addition() {
     let log = Log::default();
     let (client, _server) =
         hats(ClientOptions::new().interceptor(outgoing(&log, "client")), ServerOptions::new()).await;
@@ -286,11 +290,11 @@ async fn the_interceptors_of_a_bundle_are_around_each_call_that_has_it_in_the_or
 }
 
 #[tokio::test(start_paused = true)]
-async fn options_are_used_again_and_what_is_set_later_counts() {
+async fn options_can_be_reused_and_later_settings_take_precedence() {
     let log = Log::default();
-    let noted = log.clone();
+    let recorder = log.clone();
     let shared = ClientOptions::new().id("shared").timeout(Duration::from_millis(500));
-    let shared = shared.request_hook(move |_, _| noted.add("asked"));
+    let shared = shared.request_hook(move |_, _| recorder.add("requested"));
     let bus = LocalBus::new();
     let hatter = ServerOptions::new().with(ServerOptions::new().id("hatter"));
     let server = serve(&bus, hatter, |request: Request<String>| async move {
@@ -302,11 +306,11 @@ async fn options_are_used_again_and_what_is_set_later_counts() {
     assert_eq!(fit(&client(&bus, options).await, "fez").await.unwrap(), "shared 500");
     let options = ClientOptions::new().with(shared).timeout(Duration::from_millis(70)).id("own");
     assert_eq!(fit(&client(&bus, options).await, "fez").await.unwrap(), "own 70");
-    assert_eq!(log.take(), ["asked", "asked"]);
+    assert_eq!(log.take(), ["requested", "requested"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_no_method_has_passes_no_interceptor() {
+async fn a_call_of_an_unknown_method_runs_no_interceptor() {
     static BEYOND: Method =
         Method::call(9, "Beyond", MethodProperties { routing: Routing::Queue, require_claim: true });
     let log = Log::default();

@@ -1,4 +1,4 @@
-//! Multi calls, streams and subscriptions through everything but generated code, in paused time.
+//! Multi calls, streams and subscriptions without generated code, in paused time.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use shop::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn every_server_answers_a_multi_call_until_its_timeout() {
+async fn every_server_responds_to_a_multi_call_until_its_timeout() {
     let bus = LocalBus::new();
     let _servers = (
         server(&bus, "elm", ServerOptions::new(), echo).await,
@@ -26,12 +26,12 @@ async fn every_server_answers_a_multi_call_until_its_timeout() {
     );
     let client = client(&bus).await;
     let started = runtime().now().time;
-    let mut answers = census(&client, "who").timeout(Duration::from_millis(500)).await.unwrap();
+    let mut responses = census(&client, "who").timeout(Duration::from_millis(500)).await.unwrap();
     let mut names = Vec::new();
-    while let Some(answer) = answers.next().await {
-        let answer = answer.unwrap();
-        assert_eq!(answer.server_id(), answer.as_str());
-        names.push(answer.into_message());
+    while let Some(response) = responses.next().await {
+        let response = response.unwrap();
+        assert_eq!(response.server_id(), response.as_str());
+        names.push(response.into_message());
     }
     names.sort();
     let took = runtime().now().time.since(started);
@@ -44,12 +44,12 @@ async fn a_multi_call_ends_at_the_expected_count_and_errors_name_their_servers()
     let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let started = tokio::time::Instant::now();
-    let mut answers = census(&client, "fail").answers(1).await.unwrap();
-    let error = answers.next().await.unwrap().unwrap_err();
+    let mut responses = census(&client, "fail").answers(1).await.unwrap();
+    let error = responses.next().await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.server_id()), (&ErrorCode::ResourceExhausted, Some("elm")));
-    assert!(answers.next().await.is_none() && started.elapsed().is_zero());
+    assert!(responses.next().await.is_none() && started.elapsed().is_zero());
     drop(census(&client, "who").await.unwrap());
-    assert_eq!(client.in_flight(), 0, "a multi call ends when its answers are dropped");
+    assert_eq!(client.in_flight(), 0, "a multi call ends when its responses are dropped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +61,7 @@ async fn a_stream_carries_messages_both_ways_and_its_close() {
         assert!(stream.request_id().starts_with("REQ_"));
         let result = echo(stream).await;
         assert!(result.is_ok());
-        Err(Error::new(ErrorCode::NotFound, "it had ended before"))
+        Err(Error::new(ErrorCode::NotFound, "the stream has already ended"))
     })
     .await;
     let client = client_with(&bus, ClientOptions::new().id("CLI_a")).await;
@@ -87,7 +87,7 @@ async fn a_stream_carries_messages_both_ways_and_its_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_received_before_the_end_can_still_be_taken() {
+async fn messages_received_before_the_end_can_still_be_read() {
     let bus = LocalBus::new();
     let _server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
         stream.send(text("one")).await?;
@@ -106,7 +106,7 @@ async fn what_was_received_before_the_end_can_still_be_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn halves_and_adapters_are_the_same_stream() {
+async fn halves_and_adapters_use_the_same_stream() {
     use futures_core::Stream;
     use futures_sink::Sink;
 
@@ -152,46 +152,46 @@ async fn a_stream_ends_when_the_client_drops_it_and_when_the_handler_returns() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hijacked_stream_outlives_its_handler() {
-    let kept: Arc<Mutex<Option<ServerStream<String, String>>>> = Arc::default();
+    let stored: Arc<Mutex<Option<ServerStream<String, String>>>> = Arc::default();
     let bus = LocalBus::new();
-    let keeper = Arc::clone(&kept);
+    let store = Arc::clone(&stored);
     let server = server(&bus, "elm", ServerOptions::new(), move |stream| {
         stream.hijack();
-        *keeper.lock().unwrap() = Some(stream);
+        *store.lock().unwrap() = Some(stream);
         async { Ok(()) }
     })
     .await;
     let client = client(&bus).await;
     let stream = parade(&client).await;
     settle().await;
-    let kept = kept.lock().unwrap().take().unwrap();
-    kept.send(text("still here")).await.unwrap();
+    let stored = stored.lock().unwrap().take().unwrap();
+    stored.send(text("still here")).await.unwrap();
     assert_eq!(stream.next().await.unwrap(), "still here");
-    drop(kept);
+    drop(stored);
     assert!(stream.closed().await.is_stream_closed());
     settle().await;
     assert_eq!(server.streams(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_kept_without_hijacking_ends_with_its_handler() {
+async fn a_stream_that_is_not_hijacked_ends_with_its_handler() {
     let bus = LocalBus::new();
-    let kept: Arc<Mutex<Vec<ServerStream<String, String>>>> = Arc::default();
-    let keeper = Arc::clone(&kept);
+    let stored: Arc<Mutex<Vec<ServerStream<String, String>>>> = Arc::default();
+    let store = Arc::clone(&stored);
     let _server = server(&bus, "elm", ServerOptions::new(), move |stream| {
-        keeper.lock().unwrap().push(stream);
+        store.lock().unwrap().push(stream);
         async { Ok(()) }
     })
     .await;
     let client = client(&bus).await;
     let stream = parade(&client).await;
     assert!(stream.closed().await.is_stream_closed());
-    let kept = kept.lock().unwrap().pop().unwrap();
-    assert!(kept.cause().unwrap().is_stream_closed() && kept.next().await.is_none());
+    let stored = stored.lock().unwrap().pop().unwrap();
+    assert!(stored.cause().unwrap().is_stream_closed() && stored.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_does_not_read_holds_up_its_sender_alone() {
+async fn a_slow_consumer_delays_only_its_sender() {
     let bus = LocalBus::new();
     let options = ServerOptions::new().channel_size(1);
     let server = server(&bus, "elm", options, |stream| async move {
@@ -207,22 +207,22 @@ async fn a_consumer_that_does_not_read_holds_up_its_sender_alone() {
     assert!(error.is_timed_out());
     assert_eq!(runtime().now().time.since(started).as_millis(), 400);
     assert_eq!(server.counters().get(Reason::SlowConsumer), 1);
-    let mut answers = census(&client, "who").answers(1).await.unwrap();
-    assert!(answers.next().await.unwrap().is_ok());
+    let mut responses = census(&client, "who").answers(1).await.unwrap();
+    assert!(responses.next().await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_shows_eof_to_streams_and_waits_for_their_handlers() {
+async fn a_shutdown_ends_streams_with_eof_and_waits_for_their_handlers() {
     let bus = LocalBus::new();
-    let (told, ended) = tokio::sync::oneshot::channel();
-    let told = Mutex::new(Some(told));
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let sender = Mutex::new(Some(sender));
     let server = server(&bus, "elm", ServerOptions::new(), move |stream| {
-        let told = told.lock().unwrap().take();
+        let sender = sender.lock().unwrap().take();
         async move {
             assert!(stream.next().await.is_none());
             assert!(stream.cause().unwrap().is_eof());
             tokio::time::sleep(Duration::from_millis(300)).await;
-            told.unwrap().send(()).unwrap();
+            sender.unwrap().send(()).unwrap();
             Ok(())
         }
     })
@@ -248,11 +248,11 @@ async fn a_handler_that_ignores_eof_is_stopped_after_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_handler_ends_its_stream_alone() {
+async fn a_panic_in_a_handler_ends_only_its_stream() {
     let bus = LocalBus::new();
     let _server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
         match stream.next().await.as_deref() {
-            Some("boo") => panic!("a handler that panics"),
+            Some("boo") => panic!("on purpose"),
             _ => echo(stream).await,
         }
     })
@@ -279,21 +279,21 @@ async fn a_message_that_does_not_decode_ends_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_a_client_ends_all_that_it_has() {
+async fn closing_a_client_ends_everything_that_it_has_in_flight() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let stream = parade(&client).await;
-    let mut answers = census(&client, "who").await.unwrap();
+    let mut responses = census(&client, "who").await.unwrap();
     let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
     client.close();
     let cause = stream.closed().await;
     assert!(cause.is_client_closed() && cause.text() == "client is closed");
-    let mut told = Vec::new();
-    while let Some(answer) = answers.next().await {
-        told.push(answer);
+    let mut results = Vec::new();
+    while let Some(response) = responses.next().await {
+        results.push(response);
     }
-    assert!(told.last().unwrap().as_ref().unwrap_err().is_client_closed());
+    assert!(results.last().unwrap().as_ref().unwrap_err().is_client_closed());
     assert!(rumours.next().await.is_none());
     settle().await;
     assert_eq!(server.streams(), 0);
@@ -301,7 +301,7 @@ async fn closing_a_client_ends_all_that_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_goes_to_one_of_a_queue_or_to_all() {
+async fn an_update_goes_to_one_member_of_a_queue_or_to_all_subscribers() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let clients = (client(&bus).await, client(&bus).await);
@@ -318,18 +318,18 @@ async fn an_update_goes_to_one_of_a_queue_or_to_all() {
     }
     assert_eq!(server.publish(BULLETIN, &["harbour"], &text("tide")).await.unwrap(), Some(2));
     assert_eq!(server.publish(BULLETIN, &["hill"], &text("fog")).await.unwrap(), Some(0));
-    let mut heard = Vec::new();
-    for listener in &mut rumours {
+    let mut received = Vec::new();
+    for subscription in &mut rumours {
         for _ in 0..2 {
-            heard.push(listener.next().await.unwrap().unwrap());
+            received.push(subscription.next().await.unwrap().unwrap());
         }
     }
-    heard.sort();
-    assert_eq!(heard, ["psst 0", "psst 1", "psst 2", "psst 3"]);
-    for listener in &mut bulletins {
-        assert_eq!(listener.next().await.unwrap().unwrap(), "tide");
-        listener.close();
-        assert!(listener.next().await.is_none());
+    received.sort();
+    assert_eq!(received, ["psst 0", "psst 1", "psst 2", "psst 3"]);
+    for subscription in &mut bulletins {
+        assert_eq!(subscription.next().await.unwrap().unwrap(), "tide");
+        subscription.close();
+        assert!(subscription.next().await.is_none());
     }
 }
 
@@ -352,7 +352,7 @@ async fn updates_without_room_leave_a_gap_in_their_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_is_used_for_what_it_is() {
+async fn a_method_of_another_kind_is_an_error() {
     let bus = LocalBus::new();
     let client = client(&bus).await;
     let error = client.call::<String, String>(PARADE, &[], text("")).await.unwrap_err();
@@ -362,9 +362,9 @@ async fn a_method_is_used_for_what_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_server_alone_may_serve_is_refused_to_a_second_of_the_process() {
-    const ALONE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
-    static OWNED: Service = Service { name: "Owned", methods: &[Method::call(0, "OwnerFit", ALONE)] };
+async fn a_single_server_method_is_refused_to_a_second_server_of_the_process() {
+    const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+    static OWNED: Service = Service { name: "Owned", methods: &[Method::call(0, "OwnerFit", SINGLE)] };
     let bus = LocalBus::new();
     let server = |bus: &LocalBus| {
         let handlers =
@@ -391,7 +391,7 @@ async fn what_one_server_alone_may_serve_is_refused_to_a_second_of_the_process()
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
+async fn within_a_process_dropping_a_call_drops_its_handler() {
     static SLOW: Service = Service { name: "Slow", methods: &[Method::call(0, "Fit", CLAIMED)] };
 
     struct Dropped(Option<tokio::sync::oneshot::Sender<()>>);
@@ -401,8 +401,8 @@ async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
         }
     }
 
-    let (told, dropped) = tokio::sync::oneshot::channel();
-    let guard = Arc::new(Mutex::new(Some(Dropped(Some(told)))));
+    let (sender, dropped) = tokio::sync::oneshot::channel();
+    let guard = Arc::new(Mutex::new(Some(Dropped(Some(sender)))));
     let bus = LocalBus::new();
     let handlers = Handlers::new(&SLOW, ()).unary(&SLOW.methods[0], move |_, _: Request<String>| {
         let guard = guard.lock().unwrap().take();
@@ -423,12 +423,12 @@ async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ends_of_a_pair_are_a_stream() {
+async fn a_stream_pair_is_connected() {
     let (client, server) = psrpc_testing::stream_pair::<String, u64>(runtime()).await.unwrap();
     let client = OpenStream::fake(Ok(client)).await.unwrap();
     let next = tokio::spawn(async move {
-        let asked = server.next().await.unwrap();
-        server.send(asked.len() as u64).await.unwrap();
+        let question = server.next().await.unwrap();
+        server.send(question.len() as u64).await.unwrap();
         assert!(server.next().await.is_none());
         server.cause().unwrap().text().to_owned()
     });
@@ -442,7 +442,7 @@ async fn the_ends_of_a_pair_are_a_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_shut_down_has_told_its_servers() {
+async fn shutting_down_a_client_notifies_its_servers() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
@@ -453,7 +453,7 @@ async fn a_client_that_is_shut_down_has_told_its_servers() {
     assert_eq!(server.streams(), 0);
 }
 
-/// The server decodes a request before it asks for the affinity.
+/// A request is decoded before the affinity function is called.
 #[tokio::test(start_paused = true)]
 async fn a_large_request_is_decoded_after_the_small_ones_that_came_with_it() {
     let (bus, log) = (LocalBus::new(), hats::Log::default());

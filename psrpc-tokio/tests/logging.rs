@@ -1,9 +1,9 @@
-//! What is logged: the targets and levels of the table in the crate's documentation.
+//! The log targets and levels listed in the documentation of `psrpc`.
 
 mod hats;
 mod logs;
 
-use hats::{FIT, HandBus, PICK, client, echo, fit, late_request, serve, settle, stray_response};
+use hats::{FIT, ManualBus, PICK, client, echo, fit, late_request, serve, settle, stray_response};
 use logs::logged;
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::bus::{Bus, Offer, ReplyTo, WakeList};
@@ -36,7 +36,7 @@ async fn dropped_frames_are_logged_at_debug_with_their_ids_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_goes_well_is_not_logged() {
+async fn a_successful_call_is_not_logged() {
     let (log, _guard) = logged(LevelFilter::TRACE);
     let bus = LocalBus::new();
     let server = serve(&bus, ServerOptions::new(), echo).await;
@@ -48,43 +48,43 @@ async fn a_call_that_goes_well_is_not_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gaps_and_what_the_bus_gave_up_are_logged_as_warnings() {
+async fn gaps_and_failed_subscriptions_are_logged_as_warnings() {
     let (log, _guard) = logged(LevelFilter::WARN);
-    let bus = HandBus::default();
+    let bus = ManualBus::default();
     let _server = serve(&bus, ServerOptions::new().id("S"), echo).await;
     let mut sinks = bus.take();
     sinks[0].gap(Some(3), &mut WakeList::new());
     settle().await;
     assert_eq!(log.take(), [r#"psrpc::bus WARN: the bus may have lost frames service="Hats" id="S" lost=3"#]);
-    sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
+    sinks.remove(0).fail(BusError::new("closed"), &mut WakeList::new());
     settle().await;
     let lost = "psrpc::bus WARN: the bus gave up a registration";
     let fields = r#"service="Hats" id="S" methods=["Fit", "Pick"] topic=[]"#;
     assert_eq!(log.take(), [format!("{lost} {fields}")]);
     let _client = client(&bus, ClientOptions::new().id("C")).await;
     let mut sinks = bus.take();
-    sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
+    sinks.remove(0).fail(BusError::new("closed"), &mut WakeList::new());
     drop(sinks);
     settle().await;
     let lost = "psrpc::bus WARN: the bus gave up a client's subscriptions";
-    assert_eq!(log.take(), [format!(r#"{lost} service="Hats" id="C" error="gone""#)]);
+    assert_eq!(log.take(), [format!(r#"{lost} service="Hats" id="C" error="closed""#)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn panics_of_user_code_are_logged_as_errors() {
     let (log, _guard) = logged(LevelFilter::ERROR);
     let bus = LocalBus::new();
-    let options = ServerOptions::new().observer(|_| panic!("as it was told"));
+    let options = ServerOptions::new().observer(|_| panic!("on purpose"));
     let handlers = Handlers::new(&hats::HATS, ())
-        .unary(FIT, |_, _: Request<String>| async { panic!("as it was told") as Result<String, Error> })
-        .unary_with_affinity(PICK, |_, request| echo(request), |_, _| panic!("as it was told"));
+        .unary(FIT, |_, _: Request<String>| async { panic!("on purpose") as Result<String, Error> })
+        .unary_with_affinity(PICK, |_, request| echo(request), |_, _| panic!("on purpose"));
     let observed = Server::new(bus.clone(), hats::runtime(), handlers, ServerOptions::new()).unwrap();
     observed.register(&[FIT], &[]).await.unwrap();
     let client = client(&bus, ClientOptions::new()).await;
     fit(&client, "fez").await.unwrap_err();
-    let line = |what, method| {
+    let line = |source, method| {
         format!(
-            r#"psrpc::server ERROR: {what} panicked service="Hats" method="{method}" request_id=ID panic="as it was told""#
+            r#"psrpc::server ERROR: {source} panicked service="Hats" method="{method}" request_id=ID panic="on purpose""#
         )
     };
     let without_id = |line: &String| match line.split_once("request_id=\"") {
@@ -98,9 +98,9 @@ async fn panics_of_user_code_are_logged_as_errors() {
     pick().await.unwrap_err();
     assert_eq!(logged(), [line("an affinity function", "Pick")]);
     observed.shutdown().await;
-    pick().selection(Selection::new().choose(|_| panic!("as it was told"))).await.unwrap_err();
-    assert_eq!(log.take(), [r#"psrpc::client ERROR: a selection function panicked panic="as it was told""#]);
+    pick().selection(Selection::new().choose(|_| panic!("on purpose"))).await.unwrap_err();
+    assert_eq!(log.take(), [r#"psrpc::client ERROR: a selection function panicked panic="on purpose""#]);
     let _server = serve(&bus, options, echo).await;
     fit(&client, "fez").await.unwrap();
-    assert_eq!(log.take(), [r#"psrpc::server ERROR: an observer panicked panic="as it was told""#; 2]);
+    assert_eq!(log.take(), [r#"psrpc::server ERROR: an observer panicked panic="on purpose""#; 2]);
 }

@@ -1,4 +1,4 @@
-//! Metrics: what is measured on both sides of a call.
+//! Metrics on both sides of a call.
 
 mod hats;
 mod shop;
@@ -25,7 +25,7 @@ impl MetricsObserver for Observer {
     fn multi_call(&self, side: Side, info: &CallInfo, call: &MultiCall) {
         let MultiCall { duration, answers, errors, bytes_sent, bytes_received, .. } = call;
         let (took, bytes) = (duration.as_millis(), format!("{bytes_sent} out, {bytes_received} in"));
-        self.0.add(format!("{side:?} {info} {answers} answers, {errors} errors in {took} ms, {bytes}"));
+        self.0.add(format!("{side:?} {info} {answers} responses, {errors} errors in {took} ms, {bytes}"));
     }
 
     fn stream_opened(&self, side: Side, info: &CallInfo) {
@@ -47,7 +47,8 @@ impl MetricsObserver for Observer {
     }
 }
 
-/// A client and a server that are measured. The handler sleeps, and does as it is told.
+/// Creates a client and a server with metrics. The handler sleeps, and the request selects its
+/// result.
 async fn hats(log: &Log) -> (Client, Server) {
     let (bus, observer) = (LocalBus::new(), Arc::new(Observer(log.clone())));
     let server = serve(
@@ -58,7 +59,7 @@ async fn hats(log: &Log) -> (Client, Server) {
             request.runtime().sleep_until(until).await;
             match request.as_str() {
                 "fail" => Err(error(ErrorCode::NotFound)),
-                "panic" => panic!("as it was told"),
+                "panic" => panic!("on purpose"),
                 _ => Ok(format!("{} and more", *request)),
             }
         },
@@ -79,7 +80,7 @@ async fn a_call_is_measured_on_both_sides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_and_panics_are_measured_by_their_codes() {
+async fn errors_and_panics_are_recorded_with_their_codes() {
     let log = Log::default();
     let (client, _server) = hats(&log).await;
     fit(&client, "fail").await.unwrap_err();
@@ -98,7 +99,7 @@ async fn errors_and_panics_are_measured_by_their_codes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_and_a_handler_that_is_stopped_are_canceled() {
+async fn a_dropped_call_and_a_stopped_handler_are_recorded_as_canceled() {
     let log = Log::default();
     let (client, server) = hats(&log).await;
     let call = tokio::spawn(fit(&client, "fez").into_future());
@@ -115,7 +116,7 @@ async fn a_call_that_is_dropped_and_a_handler_that_is_stopped_are_canceled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_multi_call_is_measured_until_its_answers_end_or_are_dropped() {
+async fn a_multi_call_is_measured_until_its_responses_end_or_are_dropped() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let observer = Arc::new(Observer(log.clone()));
     let options = ServerOptions::new().metrics(Arc::clone(&observer));
@@ -124,24 +125,24 @@ async fn a_multi_call_is_measured_until_its_answers_end_or_are_dropped() {
         shop::server(&bus, "oak", ServerOptions::new(), echo).await,
     );
     let client = shop::client_with(&bus, ClientOptions::new().metrics(observer)).await;
-    let answers = census(&client, "who").timeout(Duration::from_millis(50)).await.unwrap();
-    assert_eq!(all(answers).await.len(), 2);
+    let responses = census(&client, "who").timeout(Duration::from_millis(50)).await.unwrap();
+    assert_eq!(all(responses).await.len(), 2);
     assert_eq!(
         log.take(),
         [
-            "Server Shop.Census 1 answers, 0 errors in 0 ms, 5 out, 5 in",
-            "Client Shop.Census 2 answers, 0 errors in 50 ms, 5 out, 10 in"
+            "Server Shop.Census 1 responses, 0 errors in 0 ms, 5 out, 5 in",
+            "Client Shop.Census 2 responses, 0 errors in 50 ms, 5 out, 10 in"
         ]
     );
-    let mut answers = census(&client, "fail").await.unwrap();
-    assert!(answers.next().await.unwrap().is_err());
+    let mut responses = census(&client, "fail").await.unwrap();
+    assert!(responses.next().await.unwrap().is_err());
     log.take();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    drop(answers);
-    assert_eq!(log.take(), ["Client Shop.Census 0 answers, 1 errors in 20 ms, 6 out, 0 in"]);
+    drop(responses);
+    assert_eq!(log.take(), ["Client Shop.Census 0 responses, 1 errors in 20 ms, 6 out, 0 in"]);
     client.close();
     census(&client, "who").await.unwrap_err();
-    assert_eq!(log.take(), ["Client Shop.Census 0 answers, 1 errors in 0 ms, 5 out, 0 in"]);
+    assert_eq!(log.take(), ["Client Shop.Census 0 responses, 1 errors in 0 ms, 5 out, 0 in"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,7 +174,7 @@ async fn a_stream_is_measured_on_both_sides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_does_not_come_to_be_open_is_neither_opened_nor_closed() {
+async fn a_stream_that_fails_to_open_is_recorded_neither_as_opened_nor_as_closed() {
     let log = Log::default();
     let options = ClientOptions::new().metrics(Observer(log.clone()));
     let client = shop::client_with(&LocalBus::new(), options).await;
@@ -183,20 +184,20 @@ async fn a_stream_that_does_not_come_to_be_open_is_neither_opened_nor_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_loses_no_message() {
+async fn a_panic_of_an_observer_loses_no_message() {
     struct Panics;
 
     impl MetricsObserver for Panics {
         fn stream_opened(&self, _: Side, _: &CallInfo) {
-            panic!("as it was told");
+            panic!("on purpose");
         }
 
         fn stream_received(&self, _: Side, _: &CallInfo, _: usize) {
-            panic!("as it was told");
+            panic!("on purpose");
         }
 
         fn stream_closed(&self, _: Side, _: &CallInfo) {
-            panic!("as it was told");
+            panic!("on purpose");
         }
     }
 

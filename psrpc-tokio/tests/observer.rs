@@ -1,4 +1,4 @@
-//! Observers: what they are told of requests, claims and frames.
+//! Observers of requests, bids and dropped frames.
 
 mod hats;
 mod shop;
@@ -6,7 +6,7 @@ mod shop;
 use std::time::Duration;
 
 use hats::{
-    FIT, HandBus, Log, PICK, client, echo, fit, late_request, runtime, serve, settle, stray_response,
+    FIT, Log, ManualBus, PICK, client, echo, fit, late_request, runtime, serve, settle, stray_response,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_testing::{FaultyBus, Rule};
@@ -16,7 +16,7 @@ use psrpc_tokio::proto::{Channel, Frame, StreamBody};
 use psrpc_tokio::*;
 use shop::{opening, parade, text};
 
-/// Logs what is observed, without the ids.
+/// Returns an observer that logs observations without their ids.
 fn log_to(log: &Log) -> impl Fn(&Observation) + Send + Sync + use<> {
     let log = log.clone();
     move |observation| {
@@ -40,7 +40,7 @@ fn publish(bus: &LocalBus, channel: &Channel, frame: proto::Frame) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_is_granted_to_one_and_lost_by_the_other() {
+async fn a_bid_is_granted_to_one_server_and_lost_by_the_other() {
     let (bus, winner, loser) = (LocalBus::new(), Log::default(), Log::default());
     let handlers = |affinity: f32| {
         Handlers::new(&hats::HATS, ()).unary_with_affinity(
@@ -64,7 +64,7 @@ async fn a_claim_is_granted_to_one_and_lost_by_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_is_abandoned_when_nobody_grants_it() {
+async fn a_bid_without_a_grant_is_abandoned() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let _server = serve(&bus, ServerOptions::new().observer(log_to(&log)), echo).await;
     let client = client(&bus, named("C")).await;
@@ -76,7 +76,7 @@ async fn a_claim_is_abandoned_when_nobody_grants_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_is_skipped_when_the_server_elects() {
+async fn a_skipped_claim_is_observed() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let options = ServerOptions::new().skip_claim(|_, _| true).observer(log_to(&log));
     let _server = serve(&bus, options, echo).await;
@@ -85,7 +85,7 @@ async fn a_claim_is_skipped_when_the_server_elects() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_without_claims_has_none_to_observe() {
+async fn a_method_without_claims_has_no_bids_to_observe() {
     static ONE: Service = Service {
         name: "One",
         methods: &[Method::call(
@@ -124,15 +124,15 @@ async fn late_requests_and_stray_frames_are_observed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_message_of_a_stream_is_a_frame_that_is_dropped_and_no_request() {
+async fn a_late_stream_message_is_observed_as_a_dropped_frame_not_as_a_request() {
     let (bus, log, late) = (FaultyBus::new(LocalBus::new(), runtime(), 1), Log::default(), Log::default());
-    let (noted, peers) = (log.clone(), late.clone());
+    let (recorder, peers) = (log.clone(), late.clone());
     let options = ServerOptions::new().observer(move |observation| match observation {
         Observation::Dropped(dropped) => {
-            noted.add(format!("{} by {:?}", dropped.reason, dropped.late_by));
+            recorder.add(format!("{} by {:?}", dropped.reason, dropped.late_by));
             peers.add(dropped.peer.as_str());
         }
-        Observation::Expired { .. } => noted.add("a request expired"),
+        Observation::Expired { .. } => recorder.add("a request expired"),
         _ => {}
     });
     let _server = shop::server(&bus, "elm", options, shop::echo).await;
@@ -145,12 +145,12 @@ async fn a_late_message_of_a_stream_is_a_frame_that_is_dropped_and_no_request() 
     assert!(sent.unwrap_err().is_timed_out());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(log.take(), ["message expired by 900ms"]);
-    assert!(late.take()[0].starts_with("STR_"), "its peer is the stream");
+    assert!(late.take()[0].starts_with("STR_"), "the peer is the stream");
 }
 
 #[tokio::test(start_paused = true)]
 async fn gaps_are_observed_on_both_sides() {
-    let (bus, log) = (HandBus::default(), Log::default());
+    let (bus, log) = (ManualBus::default(), Log::default());
     let _server = serve(&bus, ServerOptions::new().observer(log_to(&log)), echo).await;
     let sinks = bus.take();
     sinks[0].gap(Some(3), &mut WakeList::new());
@@ -164,12 +164,12 @@ async fn gaps_are_observed_on_both_sides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_stops_neither_the_server_nor_other_observers() {
+async fn a_panic_of_an_observer_affects_neither_the_server_nor_other_observers() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let bundle = ServerOptions::new().observer(log_to(&log));
-    let options = ServerOptions::new().observer(|_| panic!("as it was told")).with(bundle);
+    let options = ServerOptions::new().observer(|_| panic!("on purpose")).with(bundle);
     let _server = serve(&bus, options, echo).await;
-    let client = client(&bus, named("C").observer(|_| panic!("as it was told"))).await;
+    let client = client(&bus, named("C").observer(|_| panic!("on purpose"))).await;
     publish(&bus, &Channel::response("Hats", client.id()), stray_response("RPC_stray"));
     for _ in 0..2 {
         assert_eq!(fit(&client, "fez").await.unwrap(), "fez");
@@ -178,23 +178,23 @@ async fn an_observer_that_panics_stops_neither_the_server_nor_other_observers() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_may_use_the_client_that_it_observes() {
+async fn an_observer_may_use_its_client() {
     let (bus, log) = (LocalBus::new(), Log::default());
-    let known = std::sync::Arc::new(std::sync::OnceLock::<Client>::new());
-    let (observed, noted) = (known.clone(), log.clone());
+    let cell = std::sync::Arc::new(std::sync::OnceLock::<Client>::new());
+    let (observed, recorder) = (cell.clone(), log.clone());
     let options = named("C").observer(move |_| {
         let late = observed.get().unwrap().counters().get(Reason::Late);
-        noted.add(format!("{late} late"));
+        recorder.add(format!("{late} late"));
     });
     let client = client(&bus, options).await;
-    known.set(client.clone()).unwrap();
+    cell.set(client.clone()).unwrap();
     publish(&bus, &Channel::response("Hats", client.id()), stray_response("RPC_stray"));
     settle().await;
     assert_eq!(log.take(), ["1 late"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_claim_of_a_stream_is_granted_or_abandoned_and_its_end_is_observed_on_both_sides() {
+async fn the_bid_for_a_stream_and_the_end_of_the_stream_are_observed() {
     let (bus, theirs, ours) = (LocalBus::new(), Log::default(), Log::default());
     let options = ServerOptions::new().observer(log_to(&theirs));
     let _server =
@@ -211,18 +211,18 @@ async fn the_claim_of_a_stream_is_granted_or_abandoned_and_its_end_is_observed_o
     let selection = Selection::none().choose(|_| Ok(None)).short_circuit_timeout(Duration::from_millis(10));
     assert!(opening(&client).selection(selection).await.is_err());
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let [received, abandoned] = &theirs.take()[..] else { panic!("a claim, received and decided") };
+    let [received, abandoned] = &theirs.take()[..] else { panic!("expected a request and an abandoned bid") };
     assert_eq!(received, "Shop.Parade of C");
     assert!(abandoned.starts_with("Shop.Parade Abandoned("), "{abandoned}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
+async fn dropped_stream_frames_are_observed_on_both_sides() {
     let (bus, theirs, ours) = (LocalBus::new(), Log::default(), Log::default());
     let options = ServerOptions::new().channel_size(1).observer(log_to(&theirs));
     let server = shop::server(&bus, "elm", options, |stream| async move {
         stream.closed().await;
-        // Its stream lingers meanwhile.
+        // The server keeps the stream for a moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
     })
@@ -234,22 +234,22 @@ async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
     stream.send(text("two")).timeout(Duration::from_millis(10)).await.unwrap_err();
     let dropped = theirs.take().concat();
     assert!(dropped.contains("reason: SlowConsumer"), "{dropped}");
-    // The same stream, by another that knows its id.
-    let seen = Log::default();
-    let noted = seen.clone();
-    let spy = psrpc_tokio::bus::Sink::new(move |delivery, _| {
+    // Learn the id of the stream, to send frames to it.
+    let stream_ids = Log::default();
+    let recorder = stream_ids.clone();
+    let sink = psrpc_tokio::bus::Sink::new(move |delivery, _| {
         if let psrpc_tokio::bus::Delivery::Frame(Frame::Stream(frame)) = delivery {
-            noted.add(frame.stream_id.as_str());
+            recorder.add(frame.stream_id.as_str());
         }
     });
     let to_server = Channel::stream_to_server::<&str>("Shop", "Parade", &[]);
-    let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy, &mut WakeList::new());
+    let _subscription = bus.subscribe(&to_server, SubscriptionKind::Plain, sink, &mut WakeList::new());
     stream.close(None);
     settle().await;
     ours.take();
     theirs.take();
     let stray = Frame::Stream(proto::Stream {
-        stream_id: seen.take()[0].as_str().into(),
+        stream_id: stream_ids.take()[0].as_str().into(),
         request_id: "RQ_stray".into(),
         sent_at: runtime().now().wall.as_unix_nanos(),
         expiry: runtime().now().wall.as_unix_nanos() + 1_000_000_000,

@@ -1,4 +1,4 @@
-//! OpenTelemetry: spans, their parents, and what travels.
+//! OpenTelemetry: spans, their parents, and the propagated context.
 
 mod hats;
 mod shop;
@@ -15,7 +15,7 @@ use psrpc_bus_local::LocalBus;
 use psrpc_tokio::middleware::OpenTelemetry;
 use psrpc_tokio::*;
 
-/// What traces, where its spans go, and the provider that it needs.
+/// Returns an exporter, a middleware that exports to it, and the provider that both need.
 fn exported() -> (InMemorySpanExporter, OpenTelemetry, SdkTracerProvider) {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
@@ -23,26 +23,26 @@ fn exported() -> (InMemorySpanExporter, OpenTelemetry, SdkTracerProvider) {
     (exporter, tracing, provider)
 }
 
-struct Traced {
+struct TracedCalls {
     provider: SdkTracerProvider,
     exporter: InMemorySpanExporter,
-    /// The metadata of each request.
+    /// The metadata of the requests.
     metadata: Log,
     client: Client,
     _server: Server,
 }
 
-impl Traced {
+impl TracedCalls {
     async fn new() -> Self {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let tracing =
             OpenTelemetry::new().tracer_provider(&provider).propagator(TraceContextPropagator::new());
         let (bus, metadata) = (LocalBus::new(), Log::default());
-        let (noted, tracer) = (metadata.clone(), provider.tracer("handler"));
+        let (recorder, tracer) = (metadata.clone(), provider.tracer("handler"));
         let handler = move |request: Request<String>| {
             for (name, value) in request.metadata().iter() {
-                noted.add(format!("{name}: {value}"));
+                recorder.add(format!("{name}: {value}"));
             }
             let tracer = tracer.clone();
             async move {
@@ -68,7 +68,7 @@ impl Traced {
 
 #[tokio::test(start_paused = true)]
 async fn the_spans_of_a_call_are_one_trace() {
-    let traced = Traced::new().await;
+    let traced = TracedCalls::new().await;
     let span = traced.provider.tracer("caller").start("caller");
     let caller = Context::current_with_span(span);
     fit(&traced.client, "fez").into_future().with_context(caller.clone()).await.unwrap();
@@ -85,12 +85,12 @@ async fn the_spans_of_a_call_are_one_trace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_travels_are_the_w3c_names() {
-    let traced = Traced::new().await;
+async fn the_metadata_has_the_w3c_names() {
+    let traced = TracedCalls::new().await;
     fit(&traced.client, "fez").await.unwrap();
     let sent = traced.span("Sent.Hats.Fit").span_context;
     let parent = format!("traceparent: 00-{}-{}-01", sent.trace_id(), sent.span_id());
-    // An empty state is left out.
+    // An empty tracestate is not sent.
     assert_eq!(traced.metadata.take(), [parent]);
     let state = TraceState::from_key_value([("shop", "corner")]).unwrap();
     let (trace, span) = (TraceId::from(7), SpanId::from(8));
@@ -104,7 +104,7 @@ async fn what_travels_are_the_w3c_names() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_status_of_both_spans() {
-    let traced = Traced::new().await;
+    let traced = TracedCalls::new().await;
     fit(&traced.client, "none").await.unwrap_err();
     for name in ["Sent.Hats.Fit", "Recv.Hats.Fit"] {
         let span = traced.span(name);
@@ -128,11 +128,11 @@ async fn a_request_without_a_trace_starts_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_global_provider_and_propagator_are_those_of_the_time_of_the_call() {
+async fn the_global_provider_and_propagator_are_read_at_the_time_of_the_call() {
     let (bus, metadata) = (LocalBus::new(), Log::default());
-    let noted = metadata.clone();
+    let recorder = metadata.clone();
     let _server = serve(&bus, ServerOptions::new(), move |request: Request<String>| {
-        noted.add(request.metadata().len().to_string());
+        recorder.add(request.metadata().len().to_string());
         hats::echo(request)
     })
     .await;
@@ -152,10 +152,10 @@ async fn the_global_provider_and_propagator_are_those_of_the_time_of_the_call() 
 async fn a_stream_has_a_span_on_both_sides_from_its_opening_to_its_end() {
     let (exporter, tracing, _provider) = exported();
     let (bus, names) = (LocalBus::new(), Log::default());
-    let noted = names.clone();
+    let recorder = names.clone();
     let options = ServerOptions::new().stream_interceptor(tracing.clone());
     let server = shop::server(&bus, "elm", options, move |stream| {
-        let log = noted.clone();
+        let log = recorder.clone();
         async move {
             log.add(stream.metadata().iter().map(|(name, _)| name.as_str()).collect::<String>());
             Err(stream.closed().await)
@@ -169,11 +169,11 @@ async fn a_stream_has_a_span_on_both_sides_from_its_opening_to_its_end() {
     assert_eq!(names.take(), ["traceparent"]);
     stream.close(error(ErrorCode::NotFound));
     hats::settle().await;
-    let [ours, theirs] = &exporter.get_finished_spans().unwrap()[..] else { panic!("two spans") };
-    assert_eq!((&*ours.name, &ours.span_kind), ("Sent.Shop.Parade", &SpanKind::Client));
-    assert_eq!((&*theirs.name, &theirs.span_kind), ("Recv.Shop.Parade", &SpanKind::Server));
-    assert_eq!(theirs.parent_span_id, ours.span_context.span_id());
-    assert_eq!([&ours.status, &theirs.status], [&Status::error("no hat"); 2]);
+    let [client_span, server_span] = &exporter.get_finished_spans().unwrap()[..] else { panic!("two spans") };
+    assert_eq!((&*client_span.name, &client_span.span_kind), ("Sent.Shop.Parade", &SpanKind::Client));
+    assert_eq!((&*server_span.name, &server_span.span_kind), ("Recv.Shop.Parade", &SpanKind::Server));
+    assert_eq!(server_span.parent_span_id, client_span.span_context.span_id());
+    assert_eq!([&client_span.status, &server_span.status], [&Status::error("no hat"); 2]);
     exporter.reset();
     drop(shop::parade(&client).await);
     hats::settle().await;
@@ -187,24 +187,24 @@ async fn a_stream_has_a_span_on_both_sides_from_its_opening_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_multi_call_is_a_span_until_its_answers_end() {
+async fn the_span_of_a_multi_call_ends_with_its_responses() {
     let (exporter, tracing, _provider) = exported();
     let bus = LocalBus::new();
     let options = ServerOptions::new().interceptor(tracing.clone());
     let _server = shop::server(&bus, "elm", options, shop::echo).await;
     let client = shop::client_with(&bus, ClientOptions::new().multi_interceptor(tracing)).await;
-    let mut answers = shop::census(&client, "fail").await.unwrap();
-    assert!(answers.next().await.unwrap().is_err());
+    let mut responses = shop::census(&client, "fail").await.unwrap();
+    assert!(responses.next().await.unwrap().is_err());
     assert_eq!(exporter.get_finished_spans().unwrap().len(), 1);
-    drop(answers);
-    let [theirs, ours] = &exporter.get_finished_spans().unwrap()[..] else { panic!("two spans") };
-    assert_eq!((&*ours.name, &*theirs.name), ("Sent.Shop.Census", "Recv.Shop.Census"));
-    assert_eq!(theirs.parent_span_id, ours.span_context.span_id());
-    assert_eq!((&ours.status, &theirs.status), (&Status::Unset, &Status::error("out of hats")));
+    drop(responses);
+    let [server_span, client_span] = &exporter.get_finished_spans().unwrap()[..] else { panic!("two spans") };
+    assert_eq!((&*client_span.name, &*server_span.name), ("Sent.Shop.Census", "Recv.Shop.Census"));
+    assert_eq!(server_span.parent_span_id, client_span.span_context.span_id());
+    assert_eq!((&client_span.status, &server_span.status), (&Status::Unset, &Status::error("out of hats")));
     exporter.reset();
-    let answers = shop::census(&client, "who").await.unwrap();
+    let responses = shop::census(&client, "who").await.unwrap();
     client.close();
-    shop::all(answers).await;
+    shop::all(responses).await;
     let spans = exporter.get_finished_spans().unwrap();
     assert_eq!(spans[0].status, Status::error("client is closed"));
 }

@@ -1,4 +1,4 @@
-//! Recovery: who is told of a handler's panic.
+//! Hooks for panics of handlers.
 
 mod hats;
 
@@ -19,7 +19,8 @@ impl Drop for Bomb {
     }
 }
 
-/// A client of a server that logs panics; its handler panics in the way that the request says.
+/// Creates a client, and a server with a hook that logs panics. The request selects how the handler
+/// panics.
 async fn hats(log: &Log, options: ServerOptions) -> (Client, Server) {
     let (bus, log) = (LocalBus::new(), log.clone());
     let options = options.on_panic(move |info, thrown| {
@@ -45,7 +46,7 @@ async fn fails(client: &Client, hat: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hook_is_told_what_was_thrown_and_the_caller_is_not() {
+async fn the_hook_gets_the_panic_payload_and_the_caller_does_not() {
     let log = Log::default();
     let (client, _server) = hats(&log, ServerOptions::new()).await;
     fails(&client, "in the future").await;
@@ -58,7 +59,7 @@ async fn the_hook_is_told_what_was_thrown_and_the_caller_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_an_interceptor_is_told_as_well() {
+async fn a_panic_of_an_interceptor_is_reported_as_well() {
     let log = Log::default();
     let options = ServerOptions::new().interceptor(|request: Request<AnyMessage>, next: NextHandler| {
         assert!(request.downcast_ref::<String>().unwrap() != "fez", "no fez");
@@ -71,7 +72,7 @@ async fn a_panic_of_an_interceptor_is_told_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_panics_keeps_no_other_from_being_told() {
+async fn a_panic_of_a_hook_does_not_affect_other_hooks() {
     let log = Log::default();
     let (client, _server) = hats(&log, ServerOptions::new().on_panic(|_, _| panic_any(Bomb))).await;
     fails(&client, "in the future").await;

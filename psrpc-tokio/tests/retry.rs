@@ -1,4 +1,4 @@
-//! Retry: when a call is made again, and that Go's schedule is Go's.
+//! Retry: which calls are retried, and the schedules recorded from Go.
 
 mod hats;
 mod shop;
@@ -22,9 +22,9 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Answers in place of a server: with these codes, then with a hat; logs each attempt's timeout in
-/// milliseconds.
-fn answers(log: &Log, codes: &'static [ErrorCode]) -> impl CallInterceptor + use<> {
+/// Returns an interceptor that responds with these errors in turn and then with a hat. Logs the
+/// timeout of each attempt in milliseconds.
+fn respond_with(log: &Log, codes: &'static [ErrorCode]) -> impl CallInterceptor + use<> {
     let (log, count) = (log.clone(), Arc::new(AtomicU32::new(0)));
     move |call: OutgoingCall, _: NextCall| {
         let timeout = call.options.timeout.map(|timeout| timeout.as_millis() as u64);
@@ -36,7 +36,7 @@ fn answers(log: &Log, codes: &'static [ErrorCode]) -> impl CallInterceptor + use
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_linear_schedule_is_the_one_that_was_recorded() {
+async fn the_linear_schedule_matches_the_recordings() {
     use ErrorCode::{NotFound, Unavailable, Unknown};
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
     for row in psrpc_vectors::retry_schedules() {
@@ -44,8 +44,8 @@ async fn the_linear_schedule_is_the_one_that_was_recorded() {
             "unavailable, then success" => &[Unavailable, Unavailable],
             "unavailable, then not_found" => &[Unavailable, NotFound],
             "not_found is not retried" => &[NotFound],
-            // Every error of ours is one of PSRPC, so the one that is none is one that the decision
-            // lets through.
+            // All errors here are errors of PSRPC, so `retry_if` selects one in place of the
+            // foreign error.
             "an error that is no psrpc error is retried" => &[Unknown, Unknown],
             "max attempts 0 never gives up; the 13th attempt was let through" => &[const { Unavailable }; 12],
             _ => &[const { Unavailable }; 9],
@@ -59,7 +59,7 @@ async fn the_linear_schedule_is_the_one_that_was_recorded() {
             retry = retry.timeout(millis(row.options.timeout_ms));
         }
         let started = runtime().now().time;
-        let result = fit(&client, "fez").interceptor(retry).interceptor(answers(&log, codes)).await;
+        let result = fit(&client, "fez").interceptor(retry).interceptor(respond_with(&log, codes)).await;
         assert_eq!(runtime().now().time, started, "{}: there is no pause", row.what);
         let expected: Vec<_> =
             row.attempt_timeouts_ms.iter().map(|timeout| serde_json::to_string(timeout).unwrap()).collect();
@@ -72,10 +72,10 @@ async fn the_linear_schedule_is_the_one_that_was_recorded() {
     }
 }
 
-/// The recorded conversations about retries, on a bus on which nobody hears the client: the
-/// timeouts on the wire.
+/// Replays the recorded conversations about retries without a server, and compares the timeouts on
+/// the wire.
 #[tokio::test(start_paused = true)]
-async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
+async fn the_timeouts_of_attempts_match_those_of_go_on_the_wire() {
     let conversations = psrpc_vectors::RECORDINGS.iter().filter(|recording| recording.version == "v0.8.2");
     let mut replayed = 0;
     for conversation in conversations.flat_map(psrpc_vectors::Recording::conversations) {
@@ -88,10 +88,10 @@ async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
         };
         let bus = FaultyBus::new(LocalBus::new(), runtime(), 1);
         let (log, client) = (Log::default(), client(&bus, ClientOptions::new()).await);
-        let noted = log.clone();
+        let recorder = log.clone();
         bus.inject(Rule::drop().when(move |_, frame| {
             if let Frame::Request(request) = frame {
-                noted.add(((request.expiry - request.sent_at) / 1_000_000).to_string());
+                recorder.add(((request.expiry - request.sent_at) / 1_000_000).to_string());
             }
             false
         }));
@@ -113,13 +113,13 @@ async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
         let ours: Vec<i64> = log.take().iter().map(|timeout| timeout.parse().unwrap()).collect();
         let recorded: Vec<i64> = recorded.collect();
         assert_eq!(ours.len(), recorded.len(), "{}", conversation.id);
-        // The last attempt before a deadline has what is left, which Go's timers make a little
-        // less.
+        // The last attempt before a deadline gets the remaining time. In Go it is a little shorter
+        // because of its timers.
         let close = |(ours, go): (&i64, &i64)| ours.abs_diff(*go) <= 5;
         assert!(ours.iter().zip(&recorded).all(close), "{}: {ours:?}, {recorded:?}", conversation.id);
         match deadline {
             None => assert!(error.is_no_response(), "{}: {error}", conversation.id),
-            // Go says `canceled`.
+            // Go returns `canceled`.
             Some(_) => {
                 assert_eq!((error.code(), error.text()), (&ErrorCode::DeadlineExceeded, "request timed out"));
                 let last = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
@@ -131,47 +131,46 @@ async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
     assert_eq!(replayed, 6);
 }
 
-/// What Go does without a timeout of the caller (retry-unary-no-servers), of which there is no
-/// recording.
+/// Matches Go without a timeout of the caller (retry-unary-no-servers), which was not recorded.
 #[tokio::test(start_paused = true)]
-async fn without_a_timeout_of_the_caller_that_of_the_policy_grows() {
+async fn without_a_timeout_of_the_caller_the_timeout_of_the_policy_grows() {
     let (log, client) = (Log::default(), client(&LocalBus::new(), ClientOptions::new()).await);
     let retry = Retry::linear(millis(50)).timeout(millis(200)).attempts(3);
-    let failing = answers(&log, &[const { ErrorCode::Unavailable }; 9]);
+    let failing = respond_with(&log, &[const { ErrorCode::Unavailable }; 9]);
     fit(&client, "fez").interceptor(retry).interceptor(failing).await.unwrap_err();
     assert_eq!(log.take(), ["200", "250", "300"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_of_the_caller_wins_over_those_of_policies_and_of_policies_the_innermost_wins() {
+async fn a_timeout_of_the_caller_takes_precedence_over_policies_and_inner_policies_over_outer_ones() {
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
     let policy = |timeout, step| Retry::linear(millis(step)).attempts(2).timeout(millis(timeout));
-    let tried = async |timeout: Option<Duration>, policies: [Retry; 2]| {
+    let attempts = async |timeout: Option<Duration>, policies: [Retry; 2]| {
         let log = Log::default();
         let [outer, inner] = policies;
         let mut call = fit(&client, "fez").interceptor(outer).interceptor(inner);
         if let Some(timeout) = timeout {
             call = call.timeout(timeout);
         }
-        call.interceptor(answers(&log, &[const { ErrorCode::Unavailable }; 9])).await.unwrap_err();
+        call.interceptor(respond_with(&log, &[const { ErrorCode::Unavailable }; 9])).await.unwrap_err();
         log.take().join(" ")
     };
-    assert_eq!(tried(Some(millis(7)), [policy(100, 10), policy(200, 20)]).await, "7 7 7 7");
-    assert_eq!(tried(None, [policy(100, 10), policy(200, 20)]).await, "200 220 200 220");
-    // An inner policy without a timeout of its own starts from the outer one's.
+    assert_eq!(attempts(Some(millis(7)), [policy(100, 10), policy(200, 20)]).await, "7 7 7 7");
+    assert_eq!(attempts(None, [policy(100, 10), policy(200, 20)]).await, "200 220 200 220");
+    // An inner policy without a timeout starts from the timeout of the outer policy.
     let without = Retry::linear(millis(20)).attempts(2);
-    assert_eq!(tried(None, [policy(100, 10), without]).await, "100 120 110 130");
+    assert_eq!(attempts(None, [policy(100, 10), without]).await, "100 120 110 130");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_tried_again_by_default_is_what_go_tries_again() {
+async fn the_same_errors_are_retried_by_default_as_in_go() {
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
     for row in psrpc_vectors::error_codes().into_iter().filter(|row| !row.code.is_empty()) {
         let log = Log::default();
         let code = ErrorCode::from(row.code.as_str());
-        let noted = log.clone();
+        let recorder = log.clone();
         let fail = move |_: OutgoingCall, _: NextCall| {
-            noted.add("tried");
+            recorder.add("attempt");
             let error = error(code.clone());
             async { Err(error) }
         };
@@ -181,7 +180,7 @@ async fn what_is_tried_again_by_default_is_what_go_tries_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_nobody_takes_is_made_again_until_somebody_does() {
+async fn a_call_is_retried_until_a_server_accepts_it() {
     let bus = LocalBus::new();
     let pause = millis(700);
     let retry = Retry::new().backoff(pause, pause).without_jitter();
@@ -195,27 +194,27 @@ async fn a_call_that_nobody_takes_is_made_again_until_somebody_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_total_deadline_ends_an_attempt_too() {
+async fn the_total_deadline_also_ends_an_attempt() {
     let pause = millis(100);
     let retry = Retry::new().attempts(0).total(millis(1000)).backoff(pause, pause).without_jitter();
     let client = client(&LocalBus::new(), ClientOptions::new().timeout(millis(400)).interceptor(retry)).await;
     let started = runtime().now().time;
     assert_eq!(fit(&client, "fez").await.unwrap_err().reason(), Some(Reason::NoResponse));
-    // 400, 100, 400, and then there is no time for a pause of 100.
+    // 400 + 100 + 400; no time is left for another pause of 100.
     assert_eq!(runtime().now().time.since(started), millis(900));
     let started = runtime().now().time;
     let error = fit(&client, "fez").timeout(millis(700)).await.unwrap_err();
-    assert_eq!(error.reason(), Some(Reason::TimedOut), "the total has come");
-    assert_eq!(runtime().now().time.since(started), millis(1000), "700, 100, and 200 are left");
+    assert_eq!(error.reason(), Some(Reason::TimedOut), "the total has passed");
+    assert_eq!(runtime().now().time.since(started), millis(1000), "700 + 100, and 200 are left");
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_are_drawn_at_random() {
+async fn pauses_are_random() {
     let log = Log::default();
-    let noted = log.clone();
+    let recorder = log.clone();
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
     let fail = move |_: OutgoingCall, next: NextCall| {
-        noted.add(next.runtime().now().time.as_nanos().to_string());
+        recorder.add(next.runtime().now().time.as_nanos().to_string());
         async { Err(error(ErrorCode::Unavailable)) }
     };
     let second = Duration::from_secs(1);
@@ -227,18 +226,18 @@ async fn pauses_are_drawn_at_random() {
     assert_eq!(log.take().len(), 50);
 }
 
-/// A stream on a bus with faults, whose sends are retried; the server logs what it gets.
-async fn retried(retry: Retry, log: &Log) -> (FaultyBus, Server, Parade) {
+/// Opens a stream with retried sends on a bus with faults. The server logs the messages.
+async fn open_retried(retry: Retry, log: &Log) -> (FaultyBus, Server, Parade) {
     let bus = FaultyBus::new(LocalBus::new(), runtime(), 1);
-    let (server, stream) = retried_on(&bus, retry, log).await;
+    let (server, stream) = open_retried_on(&bus, retry, log).await;
     (bus, server, stream)
 }
 
-/// The same on any bus.
-async fn retried_on(bus: &(impl Bus + Clone), retry: Retry, log: &Log) -> (Server, Parade) {
-    let noted = log.clone();
+/// Opens a stream with retried sends on any bus. The server logs the messages.
+async fn open_retried_on(bus: &(impl Bus + Clone), retry: Retry, log: &Log) -> (Server, Parade) {
+    let recorder = log.clone();
     let server = shop::server(bus, "elm", ServerOptions::new(), move |stream| {
-        let log = noted.clone();
+        let log = recorder.clone();
         async move {
             while let Some(message) = stream.next().await {
                 log.add(message);
@@ -252,14 +251,14 @@ async fn retried_on(bus: &(impl Bus + Clone), retry: Retry, log: &Log) -> (Serve
     (server, shop::parade(&client).await)
 }
 
-/// A bus whose cable may be cut: then publishes fail at once.
+/// A bus on which publishing can be made to fail.
 #[derive(Clone, Default)]
-struct Cable(LocalBus, Arc<AtomicBool>);
+struct CuttableBus(LocalBus, Arc<AtomicBool>);
 
-impl Bus for Cable {
+impl Bus for CuttableBus {
     fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         if self.1.load(Ordering::Relaxed) {
-            return Ok(Accepted::Failed(BusError::new("the cable is cut")));
+            return Ok(Accepted::Failed(BusError::new("the connection is cut")));
         }
         self.0.publish(offer, wakes)
     }
@@ -279,16 +278,17 @@ fn body(is: fn(&StreamBody) -> bool) -> impl Fn(&proto::Channel, &Frame) -> bool
     move |_, frame| matches!(frame, Frame::Stream(proto::Stream { body: Some(body), .. }) if is(body))
 }
 
-/// Messages that are lost.
+/// Returns a rule that drops stream messages.
 fn lost_messages() -> Rule {
     Rule::drop().when(body(|body| matches!(body, StreamBody::Message { .. })))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_lost_is_sent_again_and_comes_once_and_in_order() {
+async fn a_lost_message_is_sent_again_and_arrives_once_and_in_order() {
     let log = Log::default();
     let pause = millis(50);
-    let (bus, _server, stream) = retried(Retry::new().backoff(pause, pause).without_jitter(), &log).await;
+    let (bus, _server, stream) =
+        open_retried(Retry::new().backoff(pause, pause).without_jitter(), &log).await;
     bus.inject(lost_messages().first(2));
     let started = runtime().now().time;
     for word in ["one", "two", "three"] {
@@ -300,9 +300,9 @@ async fn a_message_that_is_lost_is_sent_again_and_comes_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_whose_ack_is_lost_comes_twice() {
+async fn a_message_whose_ack_is_lost_arrives_twice() {
     let log = Log::default();
-    let (bus, _server, stream) = retried(Retry::new(), &log).await;
+    let (bus, _server, stream) = open_retried(Retry::new(), &log).await;
     bus.inject(Rule::drop().when(body(|body| matches!(body, StreamBody::Ack))).first(1));
     stream.send(text("one")).await.unwrap();
     hats::settle().await;
@@ -310,15 +310,15 @@ async fn a_message_whose_ack_is_lost_comes_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sends_are_given_up_as_calls_are() {
+async fn retries_of_sends_are_limited_like_retries_of_calls() {
     let log = Log::default();
     let retry = Retry::linear(millis(100)).attempts(0).total(millis(1000));
-    let (bus, _server, stream) = retried(retry, &log).await;
+    let (bus, _server, stream) = open_retried(retry, &log).await;
     bus.inject(lost_messages());
     let started = runtime().now().time;
     assert!(stream.send(text("one")).await.unwrap_err().is_timed_out());
     assert_eq!(runtime().now().time.since(started), millis(1000));
-    // 100, 100, 200, 300, and 300 are left.
+    // 100 + 100 + 200 + 300, and 300 are left.
     assert_eq!(bus.injected().dropped, 5);
     let error = stream.send(text(&"x".repeat(17 << 20))).await.unwrap_err();
     assert_eq!((error.code(), bus.injected().dropped), (&ErrorCode::InvalidArgument, 5));
@@ -329,11 +329,11 @@ async fn nothing_is_sent_again_on_a_stream_that_has_ended() {
     let log = Log::default();
     let pause = millis(60_000);
     let always = Retry::new().attempts(0).retry_if(|_| true).backoff(pause, pause).without_jitter();
-    let (bus, server, stream) = retried(always, &log).await;
+    let (bus, server, stream) = open_retried(always, &log).await;
     bus.inject(lost_messages());
     let (started, stream) = (runtime().now().time, Arc::new(stream));
     let sending = tokio::spawn(stream.send(text("one")).into_future());
-    // Its end comes in the pause after the first attempt.
+    // The stream ends during the pause after the first attempt.
     tokio::time::sleep(millis(500)).await;
     server.shutdown().await;
     assert!(sending.await.unwrap().unwrap_err().is_timed_out());
@@ -342,21 +342,21 @@ async fn nothing_is_sent_again_on_a_stream_that_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
+async fn calls_that_may_have_run_are_not_retried_with_only_if_not_run() {
     let bus = LocalBus::new();
     let log = Log::default();
-    let heard = log.clone();
+    let recorder = log.clone();
     let _server = serve(&bus, ServerOptions::new(), move |_| {
-        heard.add("ran");
+        recorder.add("ran");
         async { Err(Error::new(ErrorCode::Unavailable, "not now")) }
     })
     .await;
     let options = ClientOptions::new().interceptor(Retry::new().attempts(3).only_if_not_run());
     let busy = client(&bus, options).await;
     assert_eq!(fit(&busy, "fez").await.unwrap_err().text(), "not now");
-    assert_eq!(log.take(), ["ran"], "a server had it");
-    // On a queue a server may run a call without a grant, and so without a bid that is heard; not
-    // where nobody is subscribed.
+    assert_eq!(log.take(), ["ran"], "the handler ran");
+    // A server of a queue may run a call without a grant, and the client may miss the announcement.
+    // It cannot have run if nobody was subscribed.
     let silent = LocalBus::new();
     let requests = proto::Channel::request::<&str>("Hats", "Fit", &[], true);
     let _silent =
@@ -364,23 +364,22 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     for (bus, method, attempts) in
         [(&silent, hats::FIT, 1), (&LocalBus::new(), hats::FIT, 3), (&silent, hats::PICK, 3)]
     {
-        let nobody = client(bus, ClientOptions::new()).await;
+        let no_server = client(bus, ClientOptions::new()).await;
         let log = Log::default();
-        let noted = log.clone();
-        let call = nobody
+        let recorder = log.clone();
+        let call = no_server
             .call::<String, String>(method, &[], "fez".to_owned())
             .interceptor(Retry::new().attempts(3).only_if_not_run())
             .interceptor(move |call: OutgoingCall, next: NextCall| {
-                noted.add("tried");
+                recorder.add("attempt");
                 async move { next.run(call).await }
             });
         assert!(call.await.unwrap_err().is_no_response());
-        assert_eq!(log.take(), vec!["tried"; attempts], "{method:?}");
+        assert_eq!(log.take(), vec!["attempt"; attempts], "{method:?}");
     }
 }
 
-/// Polls something that fails at once, once: whether it is still pending, and asks to be polled
-/// again.
+/// Polls a future whose attempts fail immediately. Returns `true` if it yields between attempts.
 fn yields<F: Future>(trying: F) -> bool {
     struct Woken(AtomicU32);
 
@@ -396,18 +395,18 @@ fn yields<F: Future>(trying: F) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_tasks_have_their_turn_between_attempts_that_fail_at_once() {
+async fn other_tasks_run_between_attempts_that_fail_immediately() {
     let zero = Duration::ZERO;
     for retry in [Retry::linear(millis(10)), Retry::new().backoff(zero, zero)] {
         let log = Log::default();
-        let noted = log.clone();
-        // It gives up some day, lest a test that fails runs for ever.
+        let recorder = log.clone();
+        // Limit the attempts, so that the test cannot run forever.
         let retry = retry.attempts(0).retry_if(move |_| {
-            noted.add("failed");
-            noted.len() < 100
+            recorder.add("failed");
+            recorder.len() < 100
         });
-        let bus = Cable::default();
-        let (_server, stream) = retried_on(&bus, retry.clone(), &Log::default()).await;
+        let bus = CuttableBus::default();
+        let (_server, stream) = open_retried_on(&bus, retry.clone(), &Log::default()).await;
         let client = client(&bus, ClientOptions::new()).await;
         bus.1.store(true, Ordering::Relaxed);
         assert!(yields(fit(&client, "fez").interceptor(retry).into_future()));

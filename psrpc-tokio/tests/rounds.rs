@@ -1,4 +1,4 @@
-//! The background task does a bounded amount of work before other tasks have their turn.
+//! The background task does a limited amount of work before it yields to other tasks.
 
 mod hats;
 
@@ -11,15 +11,15 @@ use psrpc_bus_local::LocalBus;
 use psrpc_tokio::engine::ROUND;
 use psrpc_tokio::*;
 
-/// A runtime that notes how many calls of the client are ended by each poll of its background task.
+/// A runtime that records how many calls of the client end in each poll of its background task.
 #[derive(Clone)]
-struct Watching {
-    tokio: hats::Virtual,
+struct CountingRuntime {
+    tokio: hats::PausedRuntime,
     client: Arc<OnceLock<Client>>,
     ended: Arc<Mutex<Vec<usize>>>,
 }
 
-impl Runtime for Watching {
+impl Runtime for CountingRuntime {
     fn now(&self) -> Now {
         self.tokio.now()
     }
@@ -46,43 +46,44 @@ impl Runtime for Watching {
 
 const CALLS: usize = 20_000;
 
-/// A client with so many calls in flight, to which nobody answers.
-async fn crowded() -> (Watching, Client, Vec<tokio::task::JoinHandle<Result<String, Error>>>) {
-    let watching = Watching { tokio: hats::runtime(), client: Arc::default(), ended: Arc::default() };
-    let client = Client::new(LocalBus::new(), watching.clone(), &HATS, ClientOptions::new()).await.unwrap();
-    let _ = watching.client.set(client.clone());
+/// Creates a client with [`CALLS`] calls in flight and no server.
+async fn client_with_calls() -> (CountingRuntime, Client, Vec<tokio::task::JoinHandle<Result<String, Error>>>)
+{
+    let counting = CountingRuntime { tokio: hats::runtime(), client: Arc::default(), ended: Arc::default() };
+    let client = Client::new(LocalBus::new(), counting.clone(), &HATS, ClientOptions::new()).await.unwrap();
+    let _ = counting.client.set(client.clone());
     let calls = (0..CALLS).map(|_| tokio::spawn(hats::fit(&client, "fez").into_future())).collect();
     while client.in_flight() < CALLS {
         tokio::task::yield_now().await;
     }
-    (watching, client, calls)
+    (counting, client, calls)
 }
 
 async fn check(
-    watching: &Watching,
+    counting: &CountingRuntime,
     calls: Vec<tokio::task::JoinHandle<Result<String, Error>>>,
     at_first: usize,
 ) {
     for call in calls {
         call.await.unwrap().unwrap_err();
     }
-    let ended = watching.ended.lock().unwrap();
+    let ended = counting.ended.lock().unwrap();
     assert_eq!(ended.iter().sum::<usize>(), CALLS - at_first);
     assert!(ended.iter().all(|ended| *ended <= 8 * ROUND), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_time_out_together_end_in_several_turns() {
-    let (watching, _client, calls) = crowded().await;
+    let (counting, _client, calls) = client_with_calls().await;
     tokio::time::advance(Duration::from_secs(3)).await;
-    check(&watching, calls, 0).await;
+    check(&counting, calls, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_of_a_client_that_is_closed_end_in_several_turns() {
-    let (watching, client, calls) = crowded().await;
+    let (counting, client, calls) = client_with_calls().await;
     client.close();
     let at_first = CALLS - client.in_flight();
-    assert!(at_first <= ROUND, "the rest is done in the background");
-    check(&watching, calls, at_first).await;
+    assert!(at_first <= ROUND, "the background task ends the rest");
+    check(&counting, calls, at_first).await;
 }

@@ -1,4 +1,4 @@
-//! The end of the tokio that a client or server was created on, and a tokio that has no timers.
+//! Tokio runtimes that shut down before their clients and servers, and runtimes without timers.
 
 mod hats;
 mod shop;
@@ -20,25 +20,25 @@ use tokio::time::timeout;
 
 const TEXT: &str = "unavailable: the runtime this client was created on has shut down";
 
-fn tokios() -> [Tokio; 2] {
+fn runtimes() -> [Tokio; 2] {
     [
         Builder::new_current_thread().enable_all().build().unwrap(),
         Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
     ]
 }
 
-async fn at_once<T>(future: impl IntoFuture<Output = T>) -> T {
-    timeout(Duration::from_secs(20), future.into_future()).await.expect("it resolves at once")
+async fn without_delay<T>(future: impl IntoFuture<Output = T>) -> T {
+    timeout(Duration::from_secs(20), future.into_future()).await.expect("the future must resolve at once")
 }
 
-/// As a client in a `static` that two `#[tokio::test]`s share.
+/// Like a client in a `static` that two `#[tokio::test]`s share.
 #[test]
-fn a_client_of_a_tokio_that_was_dropped_fails_its_calls_at_once_on_another() {
-    for first in tokios() {
+fn after_the_runtime_was_dropped_calls_of_its_client_fail_at_once_on_another() {
+    for first in runtimes() {
         let runtime = TokioRuntime::new(first.handle().clone());
         let options = ClientOptions::new().interceptor(Retry::new().retry_if(|_| true));
         let client = first.block_on(Client::new(LocalBus::new(), runtime, &HATS, options)).unwrap();
-        // Pending, and asleep between two attempts, when the tokio goes.
+        // One call is pending and one sleeps between two attempts when the runtime is dropped.
         let pending = hats::fit(&client, "fez").timeout(Duration::from_secs(600)).into_future();
         let patient =
             Retry::new().backoff(Duration::from_secs(600), Duration::from_secs(600)).without_jitter();
@@ -53,50 +53,50 @@ fn a_client_of_a_tokio_that_was_dropped_fails_its_calls_at_once_on_another() {
         let second = Builder::new_current_thread().enable_all().build().unwrap();
         second.block_on(async {
             for call in [pending, asleep] {
-                assert_eq!(at_once(call).await.unwrap_err().to_string(), TEXT);
+                assert_eq!(without_delay(call).await.unwrap_err().to_string(), TEXT);
             }
-            let error = at_once(hats::fit(&client, "fez")).await.unwrap_err();
+            let error = without_delay(hats::fit(&client, "fez")).await.unwrap_err();
             assert_eq!((error.to_string().as_str(), error.reason()), (TEXT, Some(Reason::RuntimeEnded)));
-            at_once(client.shutdown()).await;
+            without_delay(client.shutdown()).await;
         });
     }
 }
 
 #[test]
-fn no_client_and_no_server_is_created_on_a_tokio_that_was_dropped() {
-    for first in tokios() {
+fn clients_and_servers_cannot_be_created_on_a_dropped_runtime() {
+    for first in runtimes() {
         let runtime = TokioRuntime::new(first.handle().clone());
         drop(first);
         let second = Builder::new_current_thread().enable_all().build().unwrap();
         second.block_on(async {
             let client = Client::new(LocalBus::new(), runtime.clone(), &HATS, ClientOptions::new());
-            assert_eq!(at_once(client).await.unwrap_err().to_string(), TEXT);
+            assert_eq!(without_delay(client).await.unwrap_err().to_string(), TEXT);
             let handlers = Handlers::new(&HATS, ()).unary(hats::FIT, |_, request| hats::echo(request));
             let server = Server::new(LocalBus::new(), runtime, handlers, ServerOptions::new()).unwrap();
-            let error = at_once(server.register(&[hats::FIT], &[])).await.unwrap_err();
+            let error = without_delay(server.register(&[hats::FIT], &[])).await.unwrap_err();
             assert_eq!(error.to_string(), TEXT.replace("client", "server"));
-            at_once(server.shutdown()).await;
+            without_delay(server.shutdown()).await;
         });
     }
 }
 
 #[test]
-fn a_tokio_without_timers_is_told_in_the_stack_of_the_caller() {
+fn a_runtime_without_timers_causes_a_panic_in_the_caller() {
     let tokio = Builder::new_current_thread().build().unwrap();
     let created = catch_unwind(AssertUnwindSafe(|| {
-        tokio.block_on(Client::new(LocalBus::new(), default_runtime_of(&tokio), &HATS, ClientOptions::new()))
+        tokio.block_on(Client::new(LocalBus::new(), runtime_of(&tokio), &HATS, ClientOptions::new()))
     }));
-    let panic = created.expect_err("there is no client");
+    let panic = created.expect_err("creating the client must panic");
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap();
     assert!(text.contains("enable_time"), "{text}");
 }
 
-fn default_runtime_of(tokio: &Tokio) -> TokioRuntime {
+fn runtime_of(tokio: &Tokio) -> TokioRuntime {
     TokioRuntime::new(tokio.handle().clone())
 }
 
-/// A bus that panics when it is asked for room, as the background task does.
+/// A bus that panics when the background task polls it for room.
 struct PanickingBus(LocalBus);
 
 impl Bus for PanickingBus {
@@ -123,28 +123,28 @@ impl Bus for PanickingBus {
 async fn a_client_whose_background_task_panics_fails_its_calls_at_once() {
     let bus = PanickingBus(LocalBus::new());
     let client = Client::new(bus, default_runtime().unwrap(), &HATS, ClientOptions::new()).await.unwrap();
-    let error = at_once(hats::fit(&client, "fez").timeout(Duration::from_secs(600))).await.unwrap_err();
+    let error = without_delay(hats::fit(&client, "fez").timeout(Duration::from_secs(600))).await.unwrap_err();
     assert_eq!(error.to_string(), TEXT);
     assert!(!error.may_have_run());
 }
 
-/// Counts how often a task is woken.
+/// Counts the wake-ups of a task.
 #[derive(Default)]
-struct WakeList(AtomicUsize);
+struct WakeCounter(AtomicUsize);
 
-impl Wake for WakeList {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_waits_for_the_end_of_a_stream_is_not_woken_by_its_messages() {
+async fn a_task_waiting_for_the_end_of_a_stream_is_not_woken_by_its_messages() {
     let bus = LocalBus::new();
     let server = shop::server(&bus, "S", ServerOptions::new(), shop::echo).await;
     let client = shop::client(&bus).await;
     let stream = shop::parade(&client).await;
-    let wakes = Arc::new(WakeList::default());
+    let wakes = Arc::new(WakeCounter::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let mut closed = Box::pin(stream.closed());
     assert!(closed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());

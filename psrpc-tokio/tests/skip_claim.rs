@@ -1,4 +1,4 @@
-//! Election: requests that a server runs without waiting for a grant.
+//! Skip claim: requests that a server runs without waiting for a grant.
 
 mod hats;
 
@@ -10,16 +10,15 @@ use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList}
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
-/// A bus that notes whether bids announced that the request runs already, and how many grants there
-/// were.
+/// A bus that records for each bid whether it is an announcement, and counts the grants.
 #[derive(Clone, Default)]
-struct Noting {
+struct RecordingBus {
     local: LocalBus,
     announcements: Arc<Mutex<Vec<bool>>>,
     grants: Arc<Mutex<usize>>,
 }
 
-impl Bus for Noting {
+impl Bus for RecordingBus {
     fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         match offer.frame() {
             Frame::ClaimRequest(claim) => self.announcements.lock().unwrap().push(claim.handling),
@@ -40,10 +39,10 @@ impl Bus for Noting {
     }
 }
 
-/// Makes a call of both methods with a server with these options: which bids announced, and how
-/// many grants there were.
+/// Calls both methods of a server with these options. Returns for each bid whether it was an
+/// announcement, and the number of grants.
 async fn calls(options: ServerOptions, vip: &str) -> (Vec<bool>, usize) {
-    let bus = Noting::default();
+    let bus = RecordingBus::default();
     let server = serve(&bus, options, echo).await;
     let client = client(&bus, ClientOptions::new()).await;
     assert_eq!(fit(&client, "fez").metadata("vip", vip).await.unwrap(), "fez");
@@ -54,28 +53,28 @@ async fn calls(options: ServerOptions, vip: &str) -> (Vec<bool>, usize) {
     (announcements, *bus.grants.lock().unwrap())
 }
 
-fn elects_vips() -> ServerOptions {
+fn skip_for_vips() -> ServerOptions {
     ServerOptions::new().skip_claim(|info, metadata| {
-        assert_eq!(info.method(), "Fit", "a method that is not queue-routed is not asked for");
+        assert_eq!(info.method(), "Fit", "only queue-routed methods can skip claims");
         metadata.get("vip").unwrap() == "yes"
     })
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_elected_unless_a_server_says_so() {
+async fn claims_are_not_skipped_by_default() {
     assert_eq!(calls(ServerOptions::new(), "yes").await, (vec![false, false], 2));
-    assert_eq!(calls(elects_vips(), "no").await, (vec![false, false], 2));
+    assert_eq!(calls(skip_for_vips(), "no").await, (vec![false, false], 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_elected_runs_without_a_grant() {
-    assert_eq!(calls(elects_vips(), "yes").await, (vec![true, false], 1));
+async fn a_request_that_skips_its_claim_runs_without_a_grant() {
+    assert_eq!(calls(skip_for_vips(), "yes").await, (vec![true, false], 1));
 }
 
-/// Of two servers that skip claims the queue gives each request to one.
+/// With two servers that skip claims, the queue passes each request to one of them.
 #[tokio::test(start_paused = true)]
-async fn of_two_servers_that_elect_one_runs_each_request() {
-    let (bus, log) = (Noting::default(), hats::Log::default());
+async fn with_two_servers_that_skip_claims_each_request_runs_once() {
+    let (bus, log) = (RecordingBus::default(), hats::Log::default());
     let mut servers = Vec::new();
     for name in ["s1", "s2"] {
         let log = log.clone();
@@ -99,13 +98,13 @@ async fn of_two_servers_that_elect_one_runs_each_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_elects_nothing() {
-    let options = ServerOptions::new().skip_claim(|_, _| panic!("as it was told"));
+async fn a_panic_in_the_skip_claim_function_skips_no_claim() {
+    let options = ServerOptions::new().skip_claim(|_, _| panic!("on purpose"));
     assert_eq!(calls(options, "yes").await, (vec![false, false], 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_would_not_be_bid_for_is_not_elected() {
+async fn a_negative_affinity_skips_no_claim() {
     let bus = LocalBus::new();
     let handlers = Handlers::new(&HATS, ()).unary_with_affinity(FIT, |_, request| echo(request), |_, _| -1.0);
     let options = ServerOptions::new().skip_claim(|_, _| true);

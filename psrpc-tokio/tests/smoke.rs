@@ -1,4 +1,4 @@
-//! One call through everything but generated code, on tokio and the in-process bus.
+//! Calls on tokio over the in-process bus, without generated code.
 
 use prost::Message;
 use psrpc_bus_local::LocalBus;

@@ -1,4 +1,4 @@
-//! What a bus does: publish, subscribe, queue, and refuse.
+//! Tests of publishing, subscribing, queues and refusals.
 
 use psrpc::SubscriptionKind::{Plain, Queue};
 use psrpc::bus::{Bus, Delivery, Offer, ReplyTo, WakeList};
@@ -6,12 +6,12 @@ use psrpc::proto::{Channel, Compression, Frame};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
 use crate::support::{
-    Ear, SECOND, frame, next_of, number, offer, plain, publish, queue, runtime, sized, watch, within,
+    SECOND, Subscriber, frame, next_of, number, offer, plain, publish, queue, runtime, sized, watch, within,
 };
 use psrpc_servers::Server;
 
 #[tokio::test]
-async fn channels_share_a_subject_and_frames_find_theirs() {
+async fn channels_that_share_a_subject_get_their_own_frames() {
     let server = Server::nats(&[]);
     let (bus, other) = (
         NatsBus::connect(&server.url(), runtime()).await.unwrap(),
@@ -19,138 +19,144 @@ async fn channels_share_a_subject_and_frames_find_theirs() {
     );
     let (make, mend) = (plain("Make"), plain("Mend"));
     assert_eq!(make.server(), mend.server());
-    let mut ears = Vec::new();
+    let mut subscribers = Vec::new();
     for channel in [&make, &mend, &make] {
-        ears.push(Ear::live(&bus, channel, Plain).await);
+        subscribers.push(Subscriber::live(&bus, channel, Plain).await);
     }
     for round in 0..100 {
         publish(&other, &make, frame(2 * round)).await.unwrap();
         publish(&other, &mend, frame(2 * round + 1)).await.unwrap();
     }
     for round in 0..100 {
-        assert_eq!(ears[0].number().await, 2 * round);
-        assert_eq!(ears[1].number().await, 2 * round + 1);
-        assert_eq!(ears[2].number().await, 2 * round);
+        assert_eq!(subscribers[0].number().await, 2 * round);
+        assert_eq!(subscribers[1].number().await, 2 * round + 1);
+        assert_eq!(subscribers[2].number().await, 2 * round);
     }
-    // A frame for a channel that nobody here listens to is for others.
+    // A frame for a channel without a listener here is ignored.
     publish(&other, &plain("Lend"), frame(7)).await.unwrap();
-    assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()));
+    assert!(subscribers.iter_mut().all(|subscriber| subscriber.waiting().is_empty()));
 }
 
 #[tokio::test]
-async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
+async fn a_queue_delivers_each_frame_once_and_its_members_take_turns() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    let mut ears = Vec::new();
+    let mut subscribers = Vec::new();
     for _ in 0..3 {
-        ears.push(Ear::live(&bus, &queue("Make"), Queue).await);
+        subscribers.push(Subscriber::live(&bus, &queue("Make"), Queue).await);
     }
     for round in 0..300 {
         publish(&bus, &queue("Make"), frame(round)).await.unwrap();
     }
     for round in 0..100 {
-        for (place, ear) in ears.iter_mut().enumerate() {
-            assert_eq!(ear.number().await, 3 * round + place as u32);
+        for (place, subscriber) in subscribers.iter_mut().enumerate() {
+            assert_eq!(subscriber.number().await, 3 * round + place as u32);
         }
     }
 }
 
 #[tokio::test]
-async fn what_fits_only_when_compressed_reaches_whoever_compresses_or_not() {
+async fn a_frame_that_fits_only_when_compressed_is_delivered_to_every_bus() {
     let server = Server::nats(&["max_payload: 65536"]);
     let plain_bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let options = NatsOptions::new().compression(Compression::DEFAULT);
     let compressing = NatsBus::connect_with(&server.url(), runtime(), options).await.unwrap();
     let (make, large) = (plain("Make"), sized(1, 100 * 1024));
-    let mut ears = Vec::new();
+    let mut subscribers = Vec::new();
     for bus in [&plain_bus, &compressing] {
-        ears.push(Ear::live(bus, &make, Plain).await);
+        subscribers.push(Subscriber::live(bus, &make, Plain).await);
     }
     publish(&plain_bus, &make, large.clone()).await.unwrap_err();
     publish(&compressing, &make, large.clone()).await.unwrap();
-    for ear in &mut ears {
-        let heard = ear.next().await;
-        assert!(matches!(&heard, Delivery::Frame(heard) if *heard == large));
+    for subscriber in &mut subscribers {
+        let delivery = subscriber.next().await;
+        assert!(matches!(&delivery, Delivery::Frame(frame) if *frame == large));
     }
 }
 
 #[tokio::test]
 async fn a_queue_spreads_over_buses() {
     let server = Server::nats(&[]);
-    let mut ears = Vec::new();
+    let mut subscribers = Vec::new();
     for _ in 0..3 {
         let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-        ears.push(Ear::live(&bus, &queue("Make"), Queue).await);
+        subscribers.push(Subscriber::live(&bus, &queue("Make"), Queue).await);
     }
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     for number in 0..900 {
         publish(&bus, &queue("Make"), frame(number)).await.unwrap();
     }
     let mut taken_by = [const { Vec::new() }; 3];
-    within(10 * SECOND, "all frames have come", async {
+    within(10 * SECOND, "all frames have arrived", async {
         for _ in 0..900 {
-            let (ear, delivery) = next_of(&mut ears).await;
-            taken_by[ear].push(taken(&delivery));
+            let (subscriber, delivery) = next_of(&mut subscribers).await;
+            taken_by[subscriber].push(taken(&delivery));
         }
     })
     .await;
-    assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()), "each once");
+    assert!(
+        subscribers.iter_mut().all(|subscriber| subscriber.waiting().is_empty()),
+        "each frame arrives once"
+    );
     assert!(taken_by.iter().all(|numbers| numbers.len() > 100), "{taken_by:?}");
     let mut got = taken_by.concat();
     got.sort_unstable();
-    assert_eq!(got, (0..900).collect::<Vec<_>>(), "each once");
+    assert_eq!(got, (0..900).collect::<Vec<_>>(), "each frame arrives once");
 }
 
 #[tokio::test]
-async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
+async fn a_queue_frame_without_a_local_channel_goes_to_one_listener_as_misrouted() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    let mut ears = [
-        Ear::live(&bus, &queue("Make"), Queue).await,
-        Ear::live(&bus, &queue("Mend"), Queue).await,
-        Ear::live(&bus, &plain("Make"), Plain).await,
+    let mut subscribers = [
+        Subscriber::live(&bus, &queue("Make"), Queue).await,
+        Subscriber::live(&bus, &queue("Mend"), Queue).await,
+        Subscriber::live(&bus, &plain("Make"), Plain).await,
     ];
     publish(&bus, &queue("Lend"), frame(1)).await.unwrap();
     publish(&bus, &queue("Make"), frame(2)).await.unwrap();
     publish(&bus, &queue("Mend"), frame(3)).await.unwrap();
     let mut misrouted = 0;
-    for (ear, own) in ears[..2].iter_mut().zip([2, 3]) {
-        let mut delivery = ear.next().await;
+    for (subscriber, own) in subscribers[..2].iter_mut().zip([2, 3]) {
+        let mut delivery = subscriber.next().await;
         if let Delivery::Misrouted(frame) = &delivery {
             assert_eq!(number(frame), 1);
             misrouted += 1;
-            delivery = ear.next().await;
+            delivery = subscriber.next().await;
         }
         assert!(matches!(&delivery, Delivery::Frame(frame) if number(frame) == own), "{delivery:?}");
     }
     assert_eq!(misrouted, 1);
-    assert!(ears[2].waiting().is_empty());
+    assert!(subscribers[2].waiting().is_empty());
 }
 
-/// Servers of one method and subscribers to the updates of another share a queue group, unless
-/// these have one of their own.
+/// Servers of one method and subscribers to the updates of another share a queue group, unless the
+/// updates have their own.
 #[tokio::test]
 async fn updates_may_have_a_queue_group_of_their_own() {
     let server = Server::nats(&[]);
-    let (make, told) = (queue("Make"), queue("Told"));
+    let (make, updates) = (queue("Make"), queue("Updates"));
     for separate in [false, true] {
         let options = match separate {
-            true => NatsOptions::new().separate_updates("Hats", "Told"),
+            true => NatsOptions::new().separate_updates("Hats", "Updates"),
             false => NatsOptions::new(),
         };
         let connect =
             async || NatsBus::connect_with(&server.url(), runtime(), options.clone()).await.unwrap();
         let (serving, subscribing) = (connect().await, connect().await);
         let events = [&serving, &subscribing].map(watch);
-        let mut ears = [Ear::live(&serving, &make, Queue).await, Ear::live(&subscribing, &told, Queue).await];
+        let mut subscribers = [
+            Subscriber::live(&serving, &make, Queue).await,
+            Subscriber::live(&subscribing, &updates, Queue).await,
+        ];
         for number in 0..100 {
             publish(&serving, &make, frame(number)).await.unwrap();
-            publish(&serving, &told, frame(100 + number)).await.unwrap();
+            publish(&serving, &updates, frame(100 + number)).await.unwrap();
         }
         let (mut taken, mut misrouted) = (0, 0);
-        within(10 * SECOND, "everything has come", async {
+        within(10 * SECOND, "all frames have arrived", async {
             for _ in 0..200 {
-                match next_of(&mut ears).await.1 {
+                match next_of(&mut subscribers).await.1 {
                     Delivery::Frame(_) => taken += 1,
                     Delivery::Misrouted(_) => misrouted += 1,
                     other => panic!("{other:?}"),
@@ -158,82 +164,89 @@ async fn updates_may_have_a_queue_group_of_their_own() {
             }
         })
         .await;
-        assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()), "each once");
-        assert_eq!(misrouted == 0, separate, "{misrouted} of 200 have come where nobody takes them");
-        let mut told = 0;
+        assert!(
+            subscribers.iter_mut().all(|subscriber| subscriber.waiting().is_empty()),
+            "each frame arrives once"
+        );
+        assert_eq!(misrouted == 0, separate, "{misrouted} of 200 frames were misrouted");
+        let mut reported = 0;
         for mut events in events {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             while let std::task::Poll::Ready(Some(event)) =
                 futures_core::Stream::poll_next(std::pin::Pin::new(&mut events), &mut cx)
             {
                 match event {
-                    psrpc::bus::BusEvent::Misrouted { count, .. } => told += count,
+                    psrpc::bus::BusEvent::Misrouted { count, .. } => reported += count,
                     other => panic!("{other:?}"),
                 }
             }
         }
-        assert_eq!(told, misrouted);
+        assert_eq!(reported, misrouted);
     }
 }
 
-/// As Go's: a request whose envelope names no channel reaches no method
+/// As in Go, a request without a channel name in its envelope reaches no method
 /// (nats-channel-request-without-local).
 #[tokio::test]
-async fn a_frame_that_names_no_channel_is_for_nobody() {
+async fn a_frame_without_a_channel_name_reaches_no_method() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    let mut ears =
-        [Ear::live(&bus, &queue("Make"), Queue).await, Ear::live(&bus, &plain("Make"), Plain).await];
-    for (ear, channel) in ears.iter_mut().zip([queue("Make"), plain("Make")]) {
+    let mut subscribers = [
+        Subscriber::live(&bus, &queue("Make"), Queue).await,
+        Subscriber::live(&bus, &plain("Make"), Plain).await,
+    ];
+    for (subscriber, channel) in subscribers.iter_mut().zip([queue("Make"), plain("Make")]) {
         publish(&bus, &channel, Frame::Raw(frame(1).encode(""))).await.unwrap();
         publish(&bus, &channel, frame(2)).await.unwrap();
-        let mut delivery = ear.next().await;
-        // One of a queue is told.
+        let mut delivery = subscriber.next().await;
+        // One listener of a queue gets it as misrouted.
         if let Delivery::Misrouted(frame) = &delivery {
             assert_eq!(number(frame), 1);
-            delivery = ear.next().await;
+            delivery = subscriber.next().await;
         }
         assert!(matches!(&delivery, Delivery::Frame(frame) if number(frame) == 2), "{delivery:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_frame_is_counted_by_one() {
+async fn bytes_that_are_no_frame_are_delivered_to_one_listener() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    let mut ears =
-        [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &plain("Mend"), Plain).await];
+    let mut subscribers = [
+        Subscriber::live(&bus, &plain("Make"), Plain).await,
+        Subscriber::live(&bus, &plain("Mend"), Plain).await,
+    ];
     for bytes in [&[0xff_u8; 64][..], &[], b"\x0a\x05ab", b"\x12\x02\x1f\x8b\x20\x01"] {
         publish(&bus, &plain("Make"), Frame::Raw(bytes.to_vec().into())).await.unwrap();
     }
     publish(&bus, &plain("Mend"), frame(1)).await.unwrap();
-    assert_eq!(ears[1].number().await, 1);
-    let waiting = ears[0].waiting();
+    assert_eq!(subscribers[1].number().await, 1);
+    let waiting = subscribers[0].waiting();
     assert_eq!(waiting.len(), 3, "an empty envelope is a frame: {waiting:?}");
     assert!(waiting.iter().all(|delivery| matches!(delivery, Delivery::Frame(Frame::Raw(_)))), "{waiting:?}");
 }
 
 #[tokio::test]
-async fn a_channel_that_is_no_subject_is_refused() {
+async fn a_channel_that_is_not_a_valid_subject_is_refused() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     for id in ["", "a..b", ".", "a b", "*", ">", "x\r\nPUB SRV.Hats 0\r\n\r\n", "\u{7f}", &"x".repeat(5000)] {
         let channel = Channel::response("Hats", id);
         let error = publish(&bus, &channel, frame(1)).await.unwrap_err().to_string();
-        assert!(error.contains("cannot be a NATS subject: it "), "{error}");
-        match Ear::new(&bus, &channel, Plain, 1).next().await {
+        assert!(error.starts_with("invalid NATS subject ") && error.contains(": it "), "{error}");
+        match Subscriber::new(&bus, &channel, Plain, 1).next().await {
             Delivery::Ended(Some(error)) => {
-                assert!(error.to_string().contains("cannot be a NATS subject"), "{error}");
+                assert!(error.to_string().starts_with("invalid NATS subject "), "{error}");
             }
             other => panic!("{other:?}"),
         }
     }
-    // The longest subject that is accepted does the connection no harm.
+    // The longest accepted subject does not break the connection.
     let channel = Channel::response("Hats", &"x".repeat(3840 - "CLI.Hats..RES".len()));
-    let mut ear = Ear::live(&bus, &channel, Plain).await;
+    let mut subscriber = Subscriber::live(&bus, &channel, Plain).await;
     publish(&bus, &channel, frame(1)).await.unwrap();
-    assert_eq!(ear.number().await, 1);
-    assert!(ear.waiting().is_empty());
+    assert_eq!(subscriber.number().await, 1);
+    assert!(subscriber.waiting().is_empty());
 }
 
 #[tokio::test]
@@ -241,17 +254,17 @@ async fn a_frame_may_be_as_large_as_the_server_allows() {
     let server = Server::nats(&["max_payload: 10000"]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let channel = plain("Make");
-    let mut ear = Ear::live(&bus, &channel, Plain).await;
-    let around = sized(1, 9000).encode(channel.local()).len() - 9000;
-    publish(&bus, &channel, sized(1, 10_000 - around)).await.unwrap();
-    assert_eq!(ear.number().await, 1);
-    let error = publish(&bus, &channel, sized(2, 10_001 - around)).await.unwrap_err();
+    let mut subscriber = Subscriber::live(&bus, &channel, Plain).await;
+    let overhead = sized(1, 9000).encode(channel.local()).len() - 9000;
+    publish(&bus, &channel, sized(1, 10_000 - overhead)).await.unwrap();
+    assert_eq!(subscriber.number().await, 1);
+    let error = publish(&bus, &channel, sized(2, 10_001 - overhead)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a frame of 10001 bytes on \"SRV.Hats\" is over the limit of 10000 bytes of the NATS server (max_payload)"
+        "frame too large for \"SRV.Hats\": 10001 bytes, but the NATS server accepts 10000 (max_payload)"
     );
     publish(&bus, &channel, sized(3, 1)).await.unwrap();
-    assert_eq!(ear.number().await, 3);
+    assert_eq!(subscriber.number().await, 3);
 }
 
 #[tokio::test]
@@ -261,8 +274,8 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
         .await
         .unwrap();
     let other = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    let mut ear = Ear::live(&other, &plain("Make"), Plain).await;
-    // Until it is full for once: the bus's own thread writes meanwhile.
+    let mut subscriber = Subscriber::live(&other, &plain("Make"), Plain).await;
+    // Fill the queue once, while the thread of the bus is writing.
     let mut accepted = 0;
     let publish = |number| {
         let offer = Offer::new(plain("Make"), sized(number, 1000), ReplyTo::new(drop));
@@ -272,24 +285,24 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
         accepted += 1;
     }
     assert!(accepted >= 8, "{accepted} frames of 1,000 bytes");
-    let (mut told, all) = (Vec::new(), accepted + 2000);
+    let (mut results, all) = (Vec::new(), accepted + 2000);
     for number in accepted..all {
-        told.push(offer(&bus, &plain("Make"), sized(number, 1000)).await);
+        results.push(offer(&bus, &plain("Make"), sized(number, 1000)).await);
     }
-    for told in told {
-        assert_eq!(told.await.unwrap().unwrap(), None);
+    for result in results {
+        assert_eq!(result.await.unwrap().unwrap(), None);
     }
     for number in 0..all {
-        assert_eq!(ear.number().await, number);
+        assert_eq!(subscriber.number().await, number);
     }
 }
 
 #[tokio::test]
-async fn everybody_who_waits_for_room_is_woken() {
+async fn every_task_waiting_for_room_is_woken() {
     let server = Server::nats(&[]);
     let bus =
         NatsBus::connect_with(&server.url(), runtime(), NatsOptions::new().queue_bytes(1)).await.unwrap();
-    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
     let tasks: Vec<_> = (0..50)
         .map(|number| {
             let bus = bus.clone();
@@ -301,17 +314,17 @@ async fn everybody_who_waits_for_room_is_woken() {
     }
     let mut numbers = Vec::new();
     for _ in 0..50 {
-        numbers.push(ear.number().await);
+        numbers.push(subscriber.number().await);
     }
     numbers.sort_unstable();
     assert_eq!(numbers, (0..50).collect::<Vec<_>>());
 }
 
-/// Subscriptions leave a queue while frames stream in, and lose none of those that they were
-/// handed. `keeps` has what comes for nobody.
-async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
+/// Unsubscribes queue members while frames arrive, and checks that no frame is lost.
+/// `other_channel` receives the misrouted frames.
+async fn unsubscribe_under_load(bus: &NatsBus, others: &NatsBus, mut other_channel: Option<Subscriber>) {
     const FRAMES: u32 = 50_000;
-    let mut stays = Ear::live(others, &queue("Make"), Queue).await;
+    let mut permanent = Subscriber::live(others, &queue("Make"), Queue).await;
     let publisher = others.clone();
     let mut publishing = tokio::spawn(async move {
         for number in 0..FRAMES {
@@ -320,10 +333,10 @@ async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
     });
     let (mut all, mut published) = (Vec::new(), false);
     while !published {
-        let mut leaves = Ear::live(bus, &queue("Make"), Queue).await;
-        within(SECOND, "a frame comes", async {
+        let mut temporary = Subscriber::live(bus, &queue("Make"), Queue).await;
+        within(SECOND, "a frame arrives", async {
             tokio::select! {
-                delivery = leaves.next() => all.push(taken(&delivery)),
+                delivery = temporary.next() => all.push(taken(&delivery)),
                 result = &mut publishing => {
                     result.unwrap();
                     published = true;
@@ -331,21 +344,24 @@ async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
             }
         })
         .await;
-        all.extend(leaves.rest().await);
+        all.extend(temporary.rest().await);
     }
-    let left = all.len();
-    let mut ears: Vec<_> = [Some(&mut stays), keeps.as_mut()].into_iter().flatten().collect();
-    within(10 * SECOND, "all frames have come", async {
+    let to_temporary = all.len();
+    let mut subscribers: Vec<_> =
+        [Some(&mut permanent), other_channel.as_mut()].into_iter().flatten().collect();
+    within(10 * SECOND, "all frames have arrived", async {
         while all.len() < FRAMES as usize {
-            let (_, delivery) = next_of(ears.iter_mut().map(|ear| &mut **ear)).await;
+            let (_, delivery) = next_of(subscribers.iter_mut().map(|subscriber| &mut **subscriber)).await;
             all.push(taken(&delivery));
         }
     })
     .await;
-    all.extend(ears.iter_mut().flat_map(|ear| ear.waiting()).map(|delivery| taken(&delivery)));
+    all.extend(
+        subscribers.iter_mut().flat_map(|subscriber| subscriber.waiting()).map(|delivery| taken(&delivery)),
+    );
     all.sort_unstable();
     assert!(all.iter().copied().eq(0..FRAMES), "{} of {FRAMES}", all.len());
-    assert!(left > 100, "{left} were handed to those who left");
+    assert!(to_temporary > 100, "{to_temporary} frames went to temporary members");
 }
 
 fn taken(delivery: &Delivery) -> u32 {
@@ -356,27 +372,27 @@ fn taken(delivery: &Delivery) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_a_queue_gets_what_it_was_handed() {
+async fn a_member_that_leaves_a_queue_gets_every_frame_assigned_to_it() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let others = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    leave(&bus, &others, None).await;
-    // Again where another channel keeps the subject.
-    let keeps = Ear::live(&bus, &queue("Mend"), Queue).await;
-    leave(&bus, &others, Some(keeps)).await;
+    unsubscribe_under_load(&bus, &others, None).await;
+    // Again while another channel has the same subject.
+    let other_channel = Subscriber::live(&bus, &queue("Mend"), Queue).await;
+    unsubscribe_under_load(&bus, &others, Some(other_channel)).await;
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_hardly_live_ends_too() {
+async fn a_subscription_can_be_dropped_before_it_is_live() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
-    let mut ears: Vec<_> =
-        (0..200).map(|n| Ear::new(&bus, &crate::support::topic(&n.to_string()), Plain, 1)).collect();
-    ears.iter_mut().for_each(|ear| ear.subscription = None);
-    for ear in &mut ears {
-        let mut delivery = ear.next().await;
+    let mut subscribers: Vec<_> =
+        (0..200).map(|n| Subscriber::new(&bus, &crate::support::topic(&n.to_string()), Plain, 1)).collect();
+    subscribers.iter_mut().for_each(|subscriber| subscriber.subscription = None);
+    for subscriber in &mut subscribers {
+        let mut delivery = subscriber.next().await;
         if matches!(delivery, Delivery::Live) {
-            delivery = ear.next().await;
+            delivery = subscriber.next().await;
         }
         assert!(matches!(delivery, Delivery::Ended(None)), "{delivery:?}");
     }

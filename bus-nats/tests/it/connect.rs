@@ -1,4 +1,4 @@
-//! Connecting, and failing to.
+//! Connecting, and connection errors.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -8,10 +8,10 @@ use psrpc::SubscriptionKind::Plain;
 use psrpc::bus::Delivery;
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, number, plain, publish, runtime, until};
+use crate::support::{SECOND, Subscriber, frame, number, plain, publish, runtime, until};
 use psrpc_servers::{Server, free_port};
 
-/// The text of the error, which came in time and has no secret in it.
+/// Returns the text of the connection error. Checks that it comes in time and contains no secret.
 async fn error(url: &str) -> String {
     let start = Instant::now();
     let options = NatsOptions::new().connection_timeout(SECOND);
@@ -23,15 +23,15 @@ async fn error(url: &str) -> String {
     error.to_string()
 }
 
-/// A server that says one thing to everybody.
-fn saying(words: &'static str) -> u16 {
+/// Starts a server that sends the same greeting to every client.
+fn fake_server(greeting: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let streams: Vec<_> = listener
             .incoming()
             .map_while(Result::ok)
-            .inspect(|mut stream| drop(stream.write_all(words.as_bytes())))
+            .inspect(|mut stream| drop(stream.write_all(greeting.as_bytes())))
             .collect();
         drop(streams);
     });
@@ -42,24 +42,27 @@ fn saying(words: &'static str) -> u16 {
 async fn an_unreachable_server_is_named_with_the_cause() {
     let port = free_port();
     let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
-    assert!(text.starts_with(&format!("no connection to nats://127.0.0.1:{port}: ")), "{text}");
+    assert!(text.starts_with(&format!("cannot connect to nats://127.0.0.1:{port}: ")), "{text}");
     assert!(text.contains("refused"), "{text}");
 }
 
 #[tokio::test]
-async fn a_server_of_another_kind_is_told() {
-    let port = saying("SSH-2.0-OpenSSH\r\n");
+async fn a_server_of_another_protocol_is_reported() {
+    let port = fake_server("SSH-2.0-OpenSSH\r\n");
     let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
-    assert!(text.starts_with(&format!("no connection to nats://127.0.0.1:{port}: ")), "{text}");
+    assert!(text.starts_with(&format!("cannot connect to nats://127.0.0.1:{port}: ")), "{text}");
     assert!(text.contains("SSH-2.0-OpenSSH"), "{text}");
-    let port = saying("");
+    let port = fake_server("");
     let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
-    assert_eq!(text, format!("no connection to nats://127.0.0.1:{port}: no NATS server answered within 1s"));
+    assert_eq!(
+        text,
+        format!("cannot connect to nats://127.0.0.1:{port}: no response from a NATS server within 1s")
+    );
 }
 
 #[tokio::test]
-async fn a_server_that_requires_tls_is_told() {
-    let port = saying("INFO {\"server_id\":\"x\",\"max_payload\":1048576,\"tls_required\":true}\r\n");
+async fn a_server_that_requires_tls_is_reported() {
+    let port = fake_server("INFO {\"server_id\":\"x\",\"max_payload\":1048576,\"tls_required\":true}\r\n");
     let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
     assert!(text.contains(&format!("nats://127.0.0.1:{port}")) && text.contains("requires TLS"), "{text}");
 }
@@ -70,7 +73,7 @@ async fn wrong_credentials_are_refused_and_right_ones_are_not() {
     let text = error(&server.url_with("m%C3%A9:wrong-secret@")).await;
     assert_eq!(
         text.replace(&server.url(), "URL"),
-        "no connection to URL: authorization violation: nats: authorization violation"
+        "cannot connect to URL: authorization violation: nats: authorization violation"
     );
     error(&server.url()).await;
     NatsBus::connect(&server.url_with("m%C3%A9:s%40cret%3a1@"), runtime()).await.unwrap();
@@ -81,12 +84,12 @@ async fn wrong_credentials_are_refused_and_right_ones_are_not() {
 }
 
 #[tokio::test]
-async fn a_user_without_an_inbox_is_told() {
+async fn missing_permissions_for_the_inbox_are_reported() {
     let server = Server::nats(&[
         "authorization { users = [{ user: a, password: b, permissions: { publish: \"SRV.>\" } }] }",
     ]);
     let text = error(&server.url_with("a:b@")).await;
-    assert!(text.ends_with("is the user allowed to publish and subscribe to `_INBOX.>`?"), "{text}");
+    assert!(text.ends_with("allow the user to publish and subscribe to `_INBOX.>`"), "{text}");
 }
 
 #[tokio::test]
@@ -97,29 +100,29 @@ async fn an_inbox_prefix_is_used() {
     )]);
     let options = NatsOptions::new().inbox_prefix("_MINE").name("a hatter");
     let bus = NatsBus::connect_with(&server.url_with("a:b@"), runtime(), options).await.unwrap();
-    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
-    assert_eq!(ear.number().await, 1);
+    assert_eq!(subscriber.number().await, 1);
 }
 
 #[tokio::test]
 async fn one_server_of_several_is_enough() {
     let server = Server::nats(&[]);
     NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url()), runtime()).await.unwrap();
-    let (gone, silent) = (free_port(), saying(""));
-    let text = error(&format!("nats://me:secret@127.0.0.1:{gone},nats://127.0.0.1:{silent}")).await;
+    let (closed, silent) = (free_port(), fake_server(""));
+    let text = error(&format!("nats://me:secret@127.0.0.1:{closed},nats://127.0.0.1:{silent}")).await;
     let both = format!(
-        "no connection to nats://127.0.0.1:{gone}, nats://127.0.0.1:{silent}: nats://127.0.0.1:{gone}: "
+        "cannot connect to nats://127.0.0.1:{closed}, nats://127.0.0.1:{silent}: nats://127.0.0.1:{closed}: "
     );
     assert!(text.starts_with(&both), "{text}");
     assert!(
-        text.ends_with(&format!("; nats://127.0.0.1:{silent}: no NATS server answered within 1s")),
+        text.ends_with(&format!("; nats://127.0.0.1:{silent}: no response from a NATS server within 1s")),
         "{text}"
     );
 }
 
 #[tokio::test]
-async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
+async fn the_servers_of_a_cluster_are_one_bus_and_survive_the_loss_of_one() {
     let ports = [free_port(), free_port()];
     let server = |own: u16, other: u16| {
         let routes = format!("listen: \"127.0.0.1:{own}\", routes: [\"nats://127.0.0.1:{other}\"]");
@@ -127,16 +130,16 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
     };
     let (mut first, second) = (server(ports[0], ports[1]), server(ports[1], ports[0]));
     let far = NatsBus::connect(&second.url(), runtime()).await.unwrap();
-    let mut ear = Ear::live(&far, &plain("Make"), Plain).await;
-    // The first server tells it of the second.
+    let mut subscriber = Subscriber::live(&far, &plain("Make"), Plain).await;
+    // The first server announces the second one.
     let near = NatsBus::connect(&first.url(), runtime()).await.unwrap();
     let mut arrives = async |sent: u32| {
         until(10 * SECOND, "a frame arrives", async || {
-            // Servers tell each other of subscriptions in their own time, and the bus may be
-            // between two of them.
+            // Subscriptions take time to reach the other server, and the bus may be reconnecting.
             let _ = publish(&near, &plain("Make"), frame(sent)).await;
-            let is_it = |heard: &Delivery| matches!(heard, Delivery::Frame(frame) if number(frame) == sent);
-            ear.waiting().iter().any(is_it)
+            let is_it =
+                |delivery: &Delivery| matches!(delivery, Delivery::Frame(frame) if number(frame) == sent);
+            subscriber.waiting().iter().any(is_it)
         })
         .await;
     };
@@ -146,29 +149,29 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
 }
 
 #[tokio::test]
-async fn settings_of_the_client_library_are_taken() {
+async fn options_of_the_client_library_are_used() {
     let server = Server::nats(&["authorization { users = [{ user: a, password: secret }] }"]);
     let client = async_nats::ConnectOptions::with_user_and_password("a".to_owned(), "secret".to_owned());
     let bus = NatsBus::from_client(&server.url(), client, runtime(), NatsOptions::new()).await.unwrap();
-    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
-    assert_eq!(ear.number().await, 1);
+    assert_eq!(subscriber.number().await, 1);
 }
 
 #[tokio::test]
-async fn a_bus_may_wait_for_its_server() {
+async fn a_bus_can_wait_for_its_server() {
     let mut server = Server::nats(&[]);
     server.stop();
-    assert!(NatsBus::connect(&server.url(), runtime()).await.is_err(), "it does not by default");
+    assert!(NatsBus::connect(&server.url(), runtime()).await.is_err(), "by default connecting fails");
     let url = server.url();
     let options = NatsOptions::new().wait_for_server(true);
     let mut connecting = Box::pin(NatsBus::connect_with(&url, runtime(), options));
-    // For all this time, in which it tries several times: it does not give up.
+    // Long enough for several failed attempts.
     let waited = tokio::time::timeout(SECOND, &mut connecting).await;
-    assert!(waited.is_err(), "there is no server");
+    assert!(waited.is_err(), "the server is not running");
     server.start();
     let bus = tokio::time::timeout(10 * SECOND, connecting).await.unwrap().unwrap();
-    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
-    assert_eq!(ear.number().await, 1);
+    assert_eq!(subscriber.number().await, 1);
 }

@@ -1,5 +1,4 @@
-//! The recorded conversations once more, through a real server, with a bus of ours in each peer's
-//! place.
+//! Replays the recorded conversations over a real server, with one of our buses for each peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -14,16 +13,16 @@ use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
 use psrpc_vectors::{Bus, Conversation, Event, Publish, RECORDINGS, unescaped};
 
-use crate::support::{Ear, publish, runtime};
+use crate::support::{Subscriber, publish, runtime};
 
-/// The recorded conversations, each with the version of Go that had it.
+/// Returns the recorded conversations, each with the version of Go that took part.
 fn conversations() -> impl Iterator<Item = (&'static str, Conversation)> {
     RECORDINGS.iter().filter(|recording| recording.bus == Bus::Nats).flat_map(|recording| {
         recording.conversations().into_iter().map(|conversation| (recording.version, conversation))
     })
 }
 
-/// The channel that is carried on a subject under a local name.
+/// Returns the channel for a subject and a local name.
 fn channel_of(subject: &str, local: &str) -> Channel {
     let parts: Vec<_> = subject.split('.').map(unescaped).collect();
     let parts: Vec<_> = parts.iter().map(String::as_str).collect();
@@ -40,13 +39,13 @@ fn channel_of(subject: &str, local: &str) -> Channel {
         }
         ["SRV", service, ref topic @ .., "Q"] => Channel::request(service, method, topic, true),
         ["SRV", service, ref topic @ ..] => Channel::request(service, method, topic, false),
-        _ => panic!("{subject} carries no channel"),
+        _ => panic!("no channel for the subject {subject}"),
     };
     assert_eq!((channel.server(), channel.local()), (subject, local));
     channel
 }
 
-/// Whether the recorder published bytes on a server's subject that name no channel there.
+/// Returns `true` for bytes that the recorder published on a server's subject without an envelope.
 fn is_no_envelope(frame: &Publish) -> bool {
     frame.undecodable && frame.local.is_empty() && frame.channel.starts_with("SRV.")
 }
@@ -54,10 +53,10 @@ fn is_no_envelope(frame: &Publish) -> bool {
 struct Replay {
     context: String,
     frames: Vec<Publish>,
-    /// By `role:ID`.
+    /// The buses by `role:ID`.
     buses: BTreeMap<String, NatsBus>,
-    /// Each with the subject and the local name that it listens to.
-    ears: Vec<(String, String, SubscriptionKind, Ear)>,
+    /// The subscribers with their subjects and local names.
+    subscribers: Vec<(String, String, SubscriptionKind, Subscriber)>,
     foreign: async_nats::Client,
     messages: async_nats::Subscriber,
 }
@@ -68,7 +67,7 @@ impl Replay {
         let foreign = async_nats::connect(server.url()).await.unwrap();
         let mut messages = foreign.subscribe("*.>").await.unwrap();
         foreign.publish("observer.ready", "".into()).await.unwrap();
-        // Buses of the conversation before may still talk to their inboxes.
+        // Buses of the previous conversation may still send to their inboxes.
         while poll_fn(|cx| Pin::new(&mut messages).poll_next(cx)).await.unwrap().subject.as_str()
             != "observer.ready"
         {}
@@ -85,7 +84,7 @@ impl Replay {
             let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
             buses.insert(format!("{}:{}", peer.role, peer.id), bus);
         }
-        let mut ears = Vec::new();
+        let mut subscribers = Vec::new();
         for subscription in &conversation.subscriptions {
             let Some(bus) = buses.get(&subscription.by) else { continue };
             let subject = &subscription.channel;
@@ -98,21 +97,21 @@ impl Replay {
             };
             let carried = frames.iter().filter(|frame| frame.channel == *subject && !is_no_envelope(frame));
             for local in carried.map(|frame| &frame.local).collect::<BTreeSet<_>>() {
-                // Two listeners share a bus there: where Go hands each update to both, ours take
-                // turns.
+                // This bus has two subscribers. Go delivers each update to both of them; in this
+                // crate they take turns.
                 let twice =
                     conversation.id == "subscription-queue-one-bus" && kind == SubscriptionKind::Queue;
                 for _ in 0..if twice { 2 } else { 1 } {
-                    let ear = Ear::live(bus, &channel_of(subject, local), kind).await;
-                    ears.push((subject.clone(), local.clone(), kind, ear));
+                    let subscriber = Subscriber::live(bus, &channel_of(subject, local), kind).await;
+                    subscribers.push((subject.clone(), local.clone(), kind, subscriber));
                 }
             }
         }
-        Self { context, frames, buses, ears, foreign, messages }
+        Self { context, frames, buses, subscribers, foreign, messages }
     }
 
-    /// Publishes what each peer published, and checks that the server carries its very bytes to
-    /// those who had subscribed; gives how many frames a bus of ours published.
+    /// Publishes the frames of each peer and checks that the server delivers the same bytes to the
+    /// subscribers. Returns how many frames were published by our buses.
     async fn run(mut self) -> usize {
         let mut ours = 0;
         for recorded in std::mem::take(&mut self.frames) {
@@ -120,7 +119,8 @@ impl Replay {
             let frame = Frame::decode(&bytes.clone().into(), &FrameLimits::DEFAULT).ok();
             let is_decoded = frame.is_some();
             match (self.buses.get(&recorded.from), frame) {
-                // Where we write something else, and mean to, is for the tests of the wire to say.
+                // Frames that this implementation encodes differently on purpose are covered by the
+                // tests of psrpc-proto.
                 (Some(bus), Some((frame, _))) if frame.encode(&recorded.local) == bytes => {
                     publish(bus, &channel_of(&recorded.channel, &recorded.local), frame).await.unwrap();
                     ours += 1;
@@ -143,33 +143,36 @@ impl Replay {
                 self.context
             );
             match is_decoded {
-                true => self.check_heard(&recorded).await,
-                false => self.check_counted(&recorded).await,
+                true => self.check_delivered(&recorded).await,
+                false => self.check_delivered_undecoded(&recorded).await,
             }
         }
         ours
     }
 
-    /// Of those who listen to a subject one gets what does not decode, and counts it.
-    async fn check_counted(&mut self, recorded: &Publish) {
-        let listens =
-            |(subject, ..): &&mut (String, String, SubscriptionKind, Ear)| *subject == recorded.channel;
-        let mut ears: Vec<_> = self.ears.iter_mut().filter(listens).map(|(.., ear)| ear).collect();
-        if !ears.is_empty() {
-            poll_fn(|cx| if take(&mut ears, cx) > 0 { Poll::Ready(()) } else { Poll::Pending }).await;
-            let again = take(&mut ears, &mut Context::from_waker(Waker::noop()));
-            assert_eq!(again, 0, "{}: somebody else counts it too", self.context);
+    /// Checks that one listener of the subject gets a message that does not decode.
+    async fn check_delivered_undecoded(&mut self, recorded: &Publish) {
+        let is_listening = |(subject, ..): &&mut (String, String, SubscriptionKind, Subscriber)| {
+            *subject == recorded.channel
+        };
+        let mut subscribers: Vec<_> =
+            self.subscribers.iter_mut().filter(is_listening).map(|(.., subscriber)| subscriber).collect();
+        if !subscribers.is_empty() {
+            poll_fn(|cx| if take(&mut subscribers, cx) > 0 { Poll::Ready(()) } else { Poll::Pending }).await;
+            let again = take(&mut subscribers, &mut Context::from_waker(Waker::noop()));
+            assert_eq!(again, 0, "{}: a second listener got the message", self.context);
         }
     }
 
-    /// Each plain subscriber of a channel gets a frame, and of the queue subscribers one.
-    async fn check_heard(&mut self, recorded: &Publish) {
+    /// Checks that each plain subscriber of a channel gets the frame, and one of the queue
+    /// subscribers.
+    async fn check_delivered(&mut self, recorded: &Publish) {
         let mut queue = Vec::new();
-        for (subject, local, kind, ear) in &mut self.ears {
+        for (subject, local, kind, subscriber) in &mut self.subscribers {
             if (&*subject, &*local) == (&recorded.channel, &recorded.local) {
                 match kind {
-                    SubscriptionKind::Plain => assert!(matches!(ear.next().await, Delivery::Frame(_))),
-                    SubscriptionKind::Queue => queue.push(ear),
+                    SubscriptionKind::Plain => assert!(matches!(subscriber.next().await, Delivery::Frame(_))),
+                    SubscriptionKind::Queue => queue.push(subscriber),
                 }
             }
         }
@@ -182,16 +185,16 @@ impl Replay {
         })
         .await;
         let again = take(&mut queue, &mut Context::from_waker(Waker::noop()));
-        assert_eq!(again, 0, "{}: somebody else got it too", self.context);
+        assert_eq!(again, 0, "{}: a second queue member got the frame", self.context);
     }
 }
 
-/// Takes a frame from the first that has one; how many were taken.
-fn take(ears: &mut [&mut Ear], cx: &mut Context<'_>) -> usize {
-    let got = |ear: &mut &mut Ear| {
-        matches!(Pin::new(&mut ear.inbox).poll_next(cx), Poll::Ready(Some(Delivery::Frame(_))))
+/// Takes a frame from the first subscriber that has one. Returns the number of frames taken.
+fn take(subscribers: &mut [&mut Subscriber], cx: &mut Context<'_>) -> usize {
+    let got = |subscriber: &mut &mut Subscriber| {
+        matches!(Pin::new(&mut subscriber.inbox).poll_next(cx), Poll::Ready(Some(Delivery::Frame(_))))
     };
-    usize::from(ears.iter_mut().any(got))
+    usize::from(subscribers.iter_mut().any(got))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! What a bus does that nobody uses.
+//! The cost of an idle bus.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use psrpc::{Now, Runtime, Task, Time};
 use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
 
-use crate::support::{Ear, SECOND, frame, plain, publish, runtime};
+use crate::support::{SECOND, Subscriber, frame, plain, publish, runtime};
 
-/// Counts how often tasks are polled, and sleeps are begun.
+/// Counts the polls of tasks and the calls of `sleep_until`.
 struct Counting<R> {
     runtime: R,
     count: Arc<AtomicU64>,
@@ -45,22 +45,22 @@ impl<R: Runtime> Runtime for Counting<R> {
 }
 
 #[tokio::test]
-async fn an_idle_bus_wakes_nobody() {
+async fn an_idle_bus_runs_no_task() {
     let server = Server::nats(&[]);
     let count = Arc::new(AtomicU64::new(0));
     let counting = Counting { runtime: runtime(), count: Arc::clone(&count) };
     let bus = NatsBus::connect(&server.url(), counting).await.unwrap();
-    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
-    assert_eq!(ear.number().await, 1);
-    // What the last publish has begun comes to its end, which no event marks: the bus is idle when
-    // nothing ran for a while.
+    assert_eq!(subscriber.number().await, 1);
+    // The last publish still causes some work. No event marks its end, so wait until nothing has
+    // run for a while.
     let mut before = u64::MAX;
     while before != count.load(Ordering::Relaxed) {
         before = count.load(Ordering::Relaxed);
         tokio::time::sleep(SECOND / 10).await;
     }
-    // This is the measurement: nothing runs for two seconds of real time.
+    // The measurement: nothing runs for two seconds.
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(count.load(Ordering::Relaxed), before);
 }

@@ -1,7 +1,7 @@
-//! The bus on real NATS servers, which the tests start and stop: on the tokio of the tests, with
-//! one thread and with several. `tests/smol.rs` has the same tests on a runtime that is not tokio.
+//! Tests of the bus on real NATS servers, on single-threaded and multi-threaded tokio runtimes.
+//! `tests/smol.rs` runs the same tests on smol.
 
-#![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
+#![allow(clippy::disallowed_methods, reason = "real servers need real time")]
 
 mod bus;
 mod connect;
@@ -13,7 +13,7 @@ mod refusals;
 mod runtime_ends;
 mod support;
 
-/// The runtime of the buses, which the tests themselves run on.
+/// Returns the runtime of the buses, which also runs the tests.
 fn runtime() -> psrpc_tokio::TokioRuntime {
     psrpc_tokio::TokioRuntime::current().expect("the test runs on tokio")
 }

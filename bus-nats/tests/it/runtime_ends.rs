@@ -1,4 +1,4 @@
-//! A bus lives on the tokio that it was connected on.
+//! A bus stops with the tokio runtime that it was connected on.
 
 use psrpc::SubscriptionKind::Plain;
 use psrpc::bus::{Bus, Delivery, Status};
@@ -6,7 +6,7 @@ use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
 use psrpc_tokio::TokioRuntime;
 
-use crate::support::{Ear, SECOND, frame, plain, publish};
+use crate::support::{SECOND, Subscriber, frame, plain, publish};
 
 fn tokio() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
@@ -17,20 +17,23 @@ async fn connect(server: &Server) -> NatsBus {
 }
 
 #[test]
-fn a_bus_whose_runtime_has_shut_down_says_so() {
+fn a_bus_whose_runtime_has_shut_down_is_stopped() {
     let (server, runtime) = (Server::nats(&[]), tokio());
-    let (bus, mut ear) = runtime.block_on(async {
+    let (bus, mut subscriber) = runtime.block_on(async {
         let bus = connect(&server).await;
-        let ear = Ear::live(&bus, &plain("Make"), Plain).await;
-        (bus, ear)
+        let subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
+        (bus, subscriber)
     });
     drop(runtime);
     tokio().block_on(async {
-        assert!(matches!(ear.next().await, Delivery::Ended(Some(_))));
+        assert!(matches!(subscriber.next().await, Delivery::Ended(Some(_))));
         assert!(matches!(bus.status(), Status::Stopped { .. }));
         let error = publish(&bus, &plain("Make"), frame(1)).await.unwrap_err().to_string();
         assert!(error.starts_with("the bus has stopped: its background task ended"), "{error}");
-        assert!(matches!(Ear::new(&bus, &plain("Make"), Plain, 1).next().await, Delivery::Ended(Some(_))));
+        assert!(matches!(
+            Subscriber::new(&bus, &plain("Make"), Plain, 1).next().await,
+            Delivery::Ended(Some(_))
+        ));
     });
 }
 
@@ -44,13 +47,13 @@ fn clients_of_a_bus_whose_connection_ended_with_its_runtime_fail_at_once() {
     let error = second.block_on(async {
         let runtime = TokioRuntime::current().unwrap();
         let created = psrpc::Client::new(bus, runtime, &HATS, psrpc::ClientOptions::new());
-        tokio::time::timeout(20 * SECOND, created).await.expect("it fails at once").unwrap_err()
+        tokio::time::timeout(20 * SECOND, created).await.expect("creating the client must fail").unwrap_err()
     });
     assert_eq!(error.code(), &psrpc::ErrorCode::Unavailable, "{error}");
 }
 
 #[test]
-fn a_tokio_without_io_is_told_instead_of_a_panic() {
+fn a_tokio_runtime_without_io_is_an_error() {
     let server = Server::nats(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let connected =

@@ -1,4 +1,4 @@
-//! What the tests do with a bus.
+//! Helpers of the tests.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -37,30 +37,30 @@ pub fn frame(number: u32) -> Frame {
     sized(number, 0)
 }
 
-/// A frame with a payload of so many bytes.
+/// Returns a frame with a payload of `bytes` bytes.
 pub fn sized(number: u32, bytes: usize) -> Frame {
     let request_id = format!("REQ_{number}").as_str().into();
     Frame::Request(Request { request_id, payload: vec![7; bytes].into(), ..Request::default() })
 }
 
-/// The number of a frame that [`frame`] made.
+/// Returns the number of a frame created by [`frame`].
 pub fn number(frame: &Frame) -> u32 {
     let Frame::Request(request) = frame else { panic!("{frame:?}") };
     request.request_id.as_str()["REQ_".len()..].parse().unwrap()
 }
 
 /// A subscriber.
-pub struct Ear {
+pub struct Subscriber {
     pub inbox: Inbox,
     pub subscription: Option<Subscription>,
 }
 
-impl Ear {
-    /// Listens; live when it is returned.
+impl Subscriber {
+    /// Subscribes and waits until the subscription is live.
     pub async fn live(bus: &NatsBus, channel: &Channel, kind: SubscriptionKind) -> Self {
-        let mut ear = Self::new(bus, channel, kind, 100_000);
-        match ear.next().await {
-            Delivery::Live => ear,
+        let mut subscriber = Self::new(bus, channel, kind, 100_000);
+        match subscriber.next().await {
+            Delivery::Live => subscriber,
             other => panic!("{other:?} for {channel}"),
         }
     }
@@ -71,13 +71,13 @@ impl Ear {
         Self { inbox, subscription }
     }
 
-    /// What comes next, within ten seconds.
+    /// Returns the next delivery, which must arrive within ten seconds.
     pub async fn next(&mut self) -> Delivery {
         let next = poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx));
-        within(10 * SECOND, "something comes", next).await.expect("it has not ended")
+        within(10 * SECOND, "a delivery arrives", next).await.expect("the subscription must not end")
     }
 
-    /// The number of the next frame.
+    /// Returns the number of the next frame.
     pub async fn number(&mut self) -> u32 {
         match self.next().await {
             Delivery::Frame(frame) => number(&frame),
@@ -85,7 +85,7 @@ impl Ear {
         }
     }
 
-    /// All that comes until the end.
+    /// Unsubscribes and returns the numbers of the frames that still arrive.
     pub async fn rest(&mut self) -> Vec<u32> {
         self.subscription = None;
         let mut numbers = Vec::new();
@@ -98,7 +98,7 @@ impl Ear {
         }
     }
 
-    /// What has come and was not looked at.
+    /// Returns the deliveries that have arrived.
     pub fn waiting(&mut self) -> Vec<Delivery> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut waiting = Vec::new();
@@ -109,29 +109,29 @@ impl Ear {
     }
 }
 
-/// Publishes, waiting for room, and returns what will tell the result.
+/// Publishes a frame, waiting for room. Returns a receiver for the result.
 pub async fn offer(
     bus: &NatsBus,
     channel: &Channel,
     frame: Frame,
 ) -> oneshot::Receiver<Result<Option<u64>, BusError>> {
     loop {
-        let (tell, told) = oneshot::channel();
-        let tell = Arc::new(Mutex::new(Some(tell)));
-        let later = Arc::clone(&tell);
-        let send = |tell: &Mutex<Option<oneshot::Sender<_>>>, result| {
-            drop(tell.lock().unwrap().take().map(|tell| tell.send(result)));
+        let (sender, receiver) = oneshot::channel();
+        let sender = Arc::new(Mutex::new(Some(sender)));
+        let later = Arc::clone(&sender);
+        let send = |sender: &Mutex<Option<oneshot::Sender<_>>>, result| {
+            drop(sender.lock().unwrap().take().map(|sender| sender.send(result)));
         };
         let reply_to = ReplyTo::new(move |result| send(&later, result));
         match bus.publish(Offer::new(channel.clone(), frame.clone(), reply_to), &mut WakeList::new()) {
-            Ok(Accepted::Later) => return told,
+            Ok(Accepted::Later) => return receiver,
             Ok(Accepted::Failed(error)) => {
-                send(&tell, Err(error));
-                return told;
+                send(&sender, Err(error));
+                return receiver;
             }
             Ok(Accepted::Done(count)) => {
-                send(&tell, Ok(count));
-                return told;
+                send(&sender, Ok(count));
+                return receiver;
             }
             Err(Full) => poll_fn(|cx| bus.poll_ready(cx)).await,
         }
@@ -142,14 +142,14 @@ pub async fn publish(bus: &NatsBus, channel: &Channel, frame: Frame) -> Result<O
     psrpc::bus::publish(bus, channel.clone(), frame).await
 }
 
-/// Returns the next delivery at any of the subscribers, and the index of that subscriber.
+/// Returns the next delivery to any of the subscribers, and the index of that subscriber.
 #[allow(dead_code, reason = "the test of the thread has one subscriber")]
-pub async fn next_of(ears: impl IntoIterator<Item = &mut Ear>) -> (usize, Delivery) {
-    let mut ears: Vec<_> = ears.into_iter().collect();
+pub async fn next_of(subscribers: impl IntoIterator<Item = &mut Subscriber>) -> (usize, Delivery) {
+    let mut subscribers: Vec<_> = subscribers.into_iter().collect();
     poll_fn(|cx| {
-        for (index, ear) in ears.iter_mut().enumerate() {
-            if let Poll::Ready(delivery) = Pin::new(&mut ear.inbox).poll_next(cx) {
-                return Poll::Ready((index, delivery.expect("it has not ended")));
+        for (index, subscriber) in subscribers.iter_mut().enumerate() {
+            if let Poll::Ready(delivery) = Pin::new(&mut subscriber.inbox).poll_next(cx) {
+                return Poll::Ready((index, delivery.expect("the subscription must not end")));
             }
         }
         Poll::Pending
@@ -162,10 +162,10 @@ pub fn watch(bus: &NatsBus) -> Watcher {
     bus.monitor().unwrap().watch()
 }
 
-/// Returns the next event of a bus, which has to happen within 20 seconds.
+/// Returns the next event of a bus, which must happen within 20 seconds.
 pub async fn event(events: &mut Watcher) -> BusEvent {
     let next = poll_fn(|cx| Pin::new(&mut *events).poll_next(cx));
-    within(20 * SECOND, "something happens", next).await.expect("events do not end")
+    within(20 * SECOND, "an event happens", next).await.expect("events do not end")
 }
 
 /// Waits until the bus has lost its connection. Returns how long that took.
@@ -178,23 +178,23 @@ pub async fn lost(limit: Duration, events: &mut Watcher) -> Duration {
     start.elapsed()
 }
 
-/// Returns the result of a future, which has to be ready within `limit`.
-pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+/// Returns the output of a future, which must complete within `limit`.
+pub async fn within<T>(limit: Duration, condition: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(limit, future).await;
-    result.unwrap_or_else(|_| panic!("waited in vain for {limit:?} until {what}"))
+    result.unwrap_or_else(|_| panic!("timed out after {limit:?} waiting until {condition}"))
 }
 
-/// Tries every 5 ms until a condition holds. For conditions that take a new publish each time:
-/// nothing tells a publisher that a server has taken up a subscription or a configuration.
-pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Waits until a condition holds, checking every 5 ms. Use it for conditions that must publish to
+/// find out: NATS does not tell a publisher when a subscription or a configuration takes effect.
+pub async fn until(limit: Duration, condition: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < limit, "waited in vain for {limit:?} until {what}");
+        assert!(start.elapsed() < limit, "timed out after {limit:?} waiting until {condition}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// An executor that is not tokio's.
+/// Runs a future without tokio.
 #[allow(dead_code, reason = "tests on tokio have an executor")]
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);

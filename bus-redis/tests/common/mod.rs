@@ -1,6 +1,6 @@
-//! What the tests of the bus on a real server have in common.
+//! Helpers for tests on real servers.
 
-#![allow(dead_code, reason = "no test program uses all of it")]
+#![allow(dead_code, reason = "each test program uses a part of the helpers")]
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use psrpc_tokio::proto::{Any, Channel, Frame};
 use psrpc_tokio::{BusError, SubscriptionKind, TokioRuntime};
 use redis::aio::MultiplexedConnection;
 
-/// How long anything may take that is awaited.
+/// The timeout of every wait.
 pub const LONG: Duration = Duration::from_secs(20);
 
 pub fn runtime() -> TokioRuntime {
@@ -37,15 +37,19 @@ pub fn frame(text: &'static str) -> Frame {
     Frame::Other(Any { type_url: "a/b".into(), value: text.into() })
 }
 
-/// Subscribes, without waiting for anything.
+/// Subscribes without waiting.
 pub fn subscribe(bus: &RedisBus, channel: &Channel, kind: SubscriptionKind) -> (Inbox, Subscription) {
     let (sink, inbox) = Inbox::new(1000);
     let subscription = bus.subscribe(channel, kind, sink, &mut WakeList::new());
     (inbox, subscription)
 }
 
-/// Subscribes, and waits until the subscription is live.
-pub async fn listen(bus: &RedisBus, channel: &Channel, kind: SubscriptionKind) -> (Inbox, Subscription) {
+/// Subscribes and waits until the subscription is live.
+pub async fn subscribe_live(
+    bus: &RedisBus,
+    channel: &Channel,
+    kind: SubscriptionKind,
+) -> (Inbox, Subscription) {
     let (mut inbox, subscription) = subscribe(bus, channel, kind);
     assert!(matches!(next(&mut inbox).await, Delivery::Live));
     (inbox, subscription)
@@ -55,23 +59,23 @@ pub async fn publish(bus: &RedisBus, channel: &Channel, frame: Frame) -> Result<
     within(psrpc_tokio::bus::publish(bus, channel.clone(), frame)).await
 }
 
-/// The next delivery, which comes.
+/// Returns the next delivery.
 pub async fn next(inbox: &mut Inbox) -> Delivery {
     let next = poll_fn(|cx| Pin::new(&mut *inbox).poll_next(cx));
-    within(next).await.expect("the subscription goes on")
+    within(next).await.expect("the subscription must not end")
 }
 
-/// The next event, which comes.
+/// Returns the next event.
 pub async fn event(watcher: &mut Watcher) -> BusEvent {
-    within(poll_fn(|cx| Pin::new(&mut *watcher).poll_next(cx))).await.expect("the events go on")
+    within(poll_fn(|cx| Pin::new(&mut *watcher).poll_next(cx))).await.expect("events must not end")
 }
 
-/// The result of a future, which does not hang.
+/// Returns the output of a future, which must complete in time.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, future).await.expect("it does not hang")
+    tokio::time::timeout(LONG, future).await.expect("timed out")
 }
 
-/// A connection of a peer that is not ours.
+/// Connects to the server without our bus.
 pub async fn foreign(server: &Server) -> MultiplexedConnection {
     foreign_to(&server.url()).await
 }
@@ -81,16 +85,16 @@ pub async fn foreign_to(url: &str) -> MultiplexedConnection {
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-/// `CLIENT ...`, `ACL ...` and so on, told to the server by somebody else.
-pub async fn tell(server: &Server, command: &str) -> redis::Value {
+/// Sends an administrative command, such as `CLIENT ...` or `ACL ...`, to the server.
+pub async fn execute(server: &Server, command: &str) -> redis::Value {
     let mut connection = foreign(server).await;
-    let mut words = command.split(' ');
-    let mut command = redis::cmd(words.next().unwrap());
-    words.for_each(|word| _ = command.arg(word));
+    let mut arguments = command.split(' ');
+    let mut command = redis::cmd(arguments.next().unwrap());
+    arguments.for_each(|argument| _ = command.arg(argument));
     command.query_async(&mut connection).await.unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
+#[expect(clippy::disallowed_methods, reason = "real servers need real time")]
 pub fn now() -> Instant {
     Instant::now()
 }

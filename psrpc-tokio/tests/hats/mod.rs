@@ -1,6 +1,6 @@
-//! A service of hats for the tests: strings in, strings out.
+//! A hat service for the tests, with strings as requests and responses.
 
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, reason = "each test program uses a part of the helpers")]
 
 use std::sync::{Arc, Mutex};
 
@@ -18,21 +18,21 @@ pub static HATS: Service = Service {
 pub static FIT: &Method = &HATS.methods[0];
 pub static PICK: &Method = &HATS.methods[1];
 
-/// A tokio whose wall clock is that of its paused time, so that nothing depends on how fast a test
-/// runs.
+/// A tokio runtime whose wall clock follows paused time, so that results do not depend on the speed
+/// of the test.
 #[derive(Clone)]
-pub struct Virtual(TokioRuntime);
+pub struct PausedRuntime(TokioRuntime);
 
 /// A millisecond in nanoseconds.
 const MILLI: u64 = 1_000_000;
 
-pub fn runtime() -> Virtual {
-    Virtual(default_runtime().unwrap())
+pub fn runtime() -> PausedRuntime {
+    PausedRuntime(default_runtime().unwrap())
 }
 
-impl Runtime for Virtual {
+impl Runtime for PausedRuntime {
     fn now(&self) -> Now {
-        // Paused time goes on in whole milliseconds, but does not start at one.
+        // Paused time advances by whole milliseconds, but does not start at a whole millisecond.
         let time = Time::from_nanos(self.0.now().time.as_nanos() / MILLI * MILLI);
         Now { time, wall: WallTime::from_unix_nanos(1 << 60) + time.since(Time::ZERO) }
     }
@@ -54,21 +54,21 @@ impl Runtime for Virtual {
     }
 }
 
-/// What happened, in order.
+/// A log of events in order.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    pub fn add(&self, what: impl Into<String>) {
-        self.0.lock().unwrap().push(what.into());
+    pub fn add(&self, event: impl Into<String>) {
+        self.0.lock().unwrap().push(event.into());
     }
 
-    /// How much happened since the last time it was taken.
+    /// Returns the number of events since the last `take`.
     pub fn len(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
-    /// What happened since the last time.
+    /// Returns the events since the last `take`.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
@@ -78,7 +78,7 @@ pub fn error(code: ErrorCode) -> Error {
     Error::new(code, "no hat")
 }
 
-/// A server on the bus that serves both methods.
+/// Creates a server for both methods.
 pub async fn serve<F, Fut>(bus: &(impl Bus + Clone), options: ServerOptions, handler: F) -> Server
 where
     F: Fn(Request<String>) -> Fut + Clone + Send + Sync + 'static,
@@ -97,28 +97,28 @@ pub async fn client(bus: &(impl Bus + Clone), options: ClientOptions) -> Client 
     Client::new(bus.clone(), runtime(), &HATS, options).await.unwrap()
 }
 
-/// A call of the method that is queue-routed.
+/// Returns a call of the queue-routed method.
 pub fn fit(client: &Client, hat: &str) -> Call<String, String> {
     client.call(FIT, &[], hat.to_owned())
 }
 
-/// A handler that gives back what it gets.
+/// A handler that returns its request.
 pub async fn echo(request: Request<String>) -> Result<String, Error> {
     Ok(request.into_message())
 }
 
-/// A bus that carries nothing, and gives every subscription into the hands of the test.
+/// A bus that delivers nothing. The test fills the sinks of the subscriptions.
 #[derive(Clone, Default)]
-pub struct HandBus(Arc<Mutex<Vec<Sink>>>);
+pub struct ManualBus(Arc<Mutex<Vec<Sink>>>);
 
-impl HandBus {
-    /// The subscriptions so far.
+impl ManualBus {
+    /// Returns the sinks of the subscriptions since the last `take`.
     pub fn take(&self) -> Vec<Sink> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
 
-impl Bus for HandBus {
+impl Bus for ManualBus {
     fn publish(&self, offer: Offer<'_>, _: &mut WakeList) -> Result<Accepted, Full> {
         drop(offer.take());
         Ok(Accepted::Done(None))
@@ -131,7 +131,7 @@ impl Bus for HandBus {
     }
 }
 
-/// A response to a call that nobody made.
+/// Returns a response without a matching call.
 pub fn stray_response(request_id: &str) -> Frame {
     Frame::Response(proto::Response {
         request_id: request_id.into(),
@@ -141,7 +141,7 @@ pub fn stray_response(request_id: &str) -> Frame {
     })
 }
 
-/// A request that expires now and so has.
+/// Returns a request that has already expired.
 pub fn late_request(request_id: &str) -> Frame {
     let now = runtime().now().wall;
     Frame::Request(proto::Request {
@@ -156,7 +156,7 @@ pub fn late_request(request_id: &str) -> Frame {
     })
 }
 
-/// Lets everything run that can.
+/// Lets all ready tasks run.
 pub async fn settle() {
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
 }

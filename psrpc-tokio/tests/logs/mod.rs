@@ -1,4 +1,4 @@
-//! What psrpc logs, as lines.
+//! Captures the log lines of psrpc.
 
 use std::fmt::{Debug, Write};
 
@@ -9,7 +9,7 @@ use tracing::subscriber::DefaultGuard;
 
 use crate::hats::Log;
 
-/// Takes what psrpc logs up to a level: the target, the level, the text and the fields.
+/// Captures events of psrpc up to a level: target, level, text and fields.
 struct Subscriber(Log, LevelFilter);
 
 struct Line(String);
@@ -49,7 +49,7 @@ impl tracing::Subscriber for Subscriber {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Logs up to a level, until the guard is dropped.
+/// Captures events up to a level until the guard is dropped.
 pub fn logged(level: LevelFilter) -> (Log, DefaultGuard) {
     let log = Log::default();
     (log.clone(), tracing::subscriber::set_default(Subscriber(log, level)))

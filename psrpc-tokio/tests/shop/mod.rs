@@ -1,6 +1,6 @@
-//! A shop for the tests, with a method of each kind but calls: strings in, strings out.
+//! A shop service for the tests, with a multi call, a stream and two subscriptions.
 
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, reason = "each test program uses a part of the helpers")]
 
 use psrpc_tokio::bus::Bus;
 use psrpc_tokio::*;
@@ -26,7 +26,7 @@ pub static BULLETIN: &Method = &SHOP.methods[3];
 
 pub type Parade = ClientStream<String, String>;
 
-/// A server whose streams are handled by `parade`, and which answers a census with its name.
+/// Creates a server that handles streams with `parade` and responds to a census with its name.
 pub async fn server<F, Fut>(
     bus: &(impl Bus + Clone),
     name: &'static str,
@@ -50,7 +50,7 @@ where
     server
 }
 
-/// A handler of streams that gives back what it gets.
+/// A stream handler that returns each message.
 pub async fn echo(stream: ServerStream<String, String>) -> Result<(), Error> {
     while let Some(message) = stream.next().await {
         stream.send(format!("echo {message}")).await?;
@@ -66,11 +66,11 @@ pub async fn client_with(bus: &(impl Bus + Clone), options: ClientOptions) -> Cl
     Client::new(bus.clone(), runtime(), &SHOP, options).await.unwrap()
 }
 
-pub fn census(client: &Client, ask: &str) -> MultiCall<String, String> {
-    client.multi_call(CENSUS, &[], ask.to_owned())
+pub fn census(client: &Client, question: &str) -> MultiCall<String, String> {
+    client.multi_call(CENSUS, &[], question.to_owned())
 }
 
-/// A stream to be opened.
+/// Returns a stream that is not opened yet.
 pub fn opening(client: &Client) -> OpenStream<String, String> {
     client.open_stream(PARADE, &[])
 }
@@ -83,11 +83,11 @@ pub fn text(message: &str) -> String {
     message.to_owned()
 }
 
-/// All answers, the messages or the errors' texts.
-pub async fn all(mut answers: Responses<String>) -> Vec<String> {
+/// Returns all responses: the messages, or the texts of the errors.
+pub async fn all(mut responses: Responses<String>) -> Vec<String> {
     let mut all = Vec::new();
-    while let Some(answer) = answers.next().await {
-        all.push(answer.map_or_else(|error| error.to_string(), Response::into_message));
+    while let Some(response) = responses.next().await {
+        all.push(response.map_or_else(|error| error.to_string(), Response::into_message));
     }
     all
 }
