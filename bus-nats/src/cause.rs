@@ -1,10 +1,10 @@
-//! The words for failed attempts to connect.
+//! The words for failed attempts to connect and for lost connections.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use async_nats::rustls::{self, InvalidMessage};
-use async_nats::{ConnectError, ConnectErrorKind};
+use async_nats::{ConnectError, ConnectErrorKind, ServerError};
 
 use crate::options::NatsOptions;
 use crate::url::Servers;
@@ -13,7 +13,9 @@ use crate::url::Servers;
 pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOptions) -> String {
     match error.kind() {
         ConnectErrorKind::TimedOut => return timed_out(servers, options),
-        ConnectErrorKind::AuthorizationViolation => return "authorization violation".to_owned(),
+        ConnectErrorKind::AuthorizationViolation => {
+            return server_words(&ServerError::AuthorizationViolation);
+        }
         _ => {}
     }
     let io = io_error(error);
@@ -29,6 +31,12 @@ pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOpt
         }
         None => error.to_string(),
     }
+}
+
+/// Returns the words of the server.
+pub(crate) fn server_words(error: &ServerError) -> String {
+    let text = error.to_string();
+    text.strip_prefix("nats: ").unwrap_or(&text).to_owned()
 }
 
 /// Returns the cause of an attempt that took too long.

@@ -118,7 +118,10 @@ mod tests {
         let garbage = "-----BEGIN CERTIFICATE-----\ns3cret\n-----END CERTIFICATE-----\n";
         for (options, expected) in [
             (TlsOptions::new().ca("s3cret"), "TLS: the CA is not a certificate in PEM format"),
-            (TlsOptions::new().ca(garbage), "TLS: the CA is not a certificate in PEM format"),
+            (
+                TlsOptions::new().ca(garbage),
+                "TLS: invalid CA certificate: invalid peer certificate: BadEncoding",
+            ),
             (TlsOptions::new().ca(client.key().pem()), "TLS: the CA is not a certificate in PEM format"),
             (
                 with("s3cret", client.key().pem()),

@@ -103,7 +103,7 @@ async fn assert_healed(bus: &NatsBus, subscriber: &mut Subscriber, events: &mut 
 }
 
 #[cfg(feature = "nkeys")]
-mod nkeys {
+mod signed {
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
     use std::{fs, path::Path};
 
