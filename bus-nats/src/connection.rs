@@ -26,6 +26,7 @@ use psrpc::{BusError, Now, Runtime, Time};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
+use crate::cause::server_words;
 use crate::connect::Connection;
 use crate::error::{ConnectError, Failure};
 use crate::io::Io;
@@ -36,6 +37,9 @@ use crate::signal::Signal;
 use crate::status::ConnectionStatus;
 use crate::subscribe::{Round, Subscriptions};
 use crate::url::Servers;
+
+/// The maximum number of remembered servers that the last server did not announce.
+const MAX_EARLIER: usize = 16;
 
 const LAME_DUCK: &str = "the server is shutting down (lame duck mode)";
 
@@ -103,7 +107,7 @@ impl Shared {
         let is_current = self.current.load(Ordering::Relaxed) == number;
         match event {
             Event::ServerError(ServerError::Other(text)) => self.on_server_error(text, is_current, status),
-            Event::ServerError(error) => status.lock().last_error = Some(error.to_string()),
+            Event::ServerError(error) => status.lock().last_error = Some(server_words(&error)),
             Event::LameDuckMode => {
                 status.lock().is_lame_duck = true;
                 self.work.notify();
@@ -140,8 +144,11 @@ impl Shared {
 /// The background task of a bus.
 pub(crate) struct Task {
     shared: Arc<Shared>,
-    /// The servers announced by other servers.
-    discovered: Vec<String>,
+    /// The servers announced by the last server, except the named ones.
+    announced: Vec<String>,
+    /// Those announced by earlier servers only, latest first. They may be down for a while: the
+    /// client library does not tell when a server announces others later.
+    announced_earlier: Vec<String>,
     /// The time when the connection was lost, until it is restored.
     lost_at: Option<Now>,
     /// Whether the bus was closed. If the task is dropped earlier, the bus has stopped.
@@ -168,7 +175,7 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, discovered: Vec::new(), lost_at: None, closed: false }
+        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), lost_at: None, closed: false }
     }
 
     /// Maintains the connection until the bus is closed.
@@ -236,13 +243,14 @@ impl Task {
     /// Returns the servers to try, in this order. `leaving` is tried last.
     fn addresses(&self, leaving: Option<&str>) -> Vec<String> {
         let shared = &self.shared;
-        let mut addresses = [&shared.servers.addresses[..], &self.discovered].concat();
+        let mut addresses = [&shared.servers.addresses[..], &self.announced].concat();
         if self.lost_at.is_some() || leaving.is_some() {
             // Spread the clients that lost the same server.
             let jitter = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
             let len = addresses.len();
             addresses.rotate_left(jitter % len);
         }
+        addresses.extend_from_slice(&self.announced_earlier);
         addresses.sort_by_key(|address| Some(&**address) == leaving);
         addresses
     }
@@ -251,18 +259,23 @@ impl Task {
         let shared = &self.shared;
         shared.current.store(connection.number, Ordering::Relaxed);
         let announced = connection.client.server_info().connect_urls;
-        // A server that was just started may not know the others yet.
-        if !announced.is_empty() {
-            let announced = announced.iter().map(|address| shared.servers.announced(address));
-            self.discovered =
-                announced.filter(|address| !shared.servers.addresses.contains(address)).collect();
-        }
+        self.on_announced(announced.iter().map(|address| shared.servers.announced(address)).collect());
+        let shared = &self.shared;
         shared.publisher.connected(connection.client.clone(), connection.number);
         shared.subscriptions.connected();
         if let Some(lost) = self.lost_at.take() {
             let after = shared.runtime.now().time.since(lost.time);
             shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
         }
+    }
+
+    fn on_announced(&mut self, mut announced: Vec<String>) {
+        announced.retain(|address| !self.shared.servers.addresses.contains(address));
+        let mut earlier = std::mem::replace(&mut self.announced, announced);
+        earlier.append(&mut self.announced_earlier);
+        earlier.retain(|address| !self.announced.contains(address));
+        earlier.truncate(MAX_EARLIER);
+        self.announced_earlier = earlier;
     }
 
     fn report_loss(&mut self, cause: &str) {
