@@ -1,81 +1,67 @@
-//! The task that connects to a server and maintains the connection.
+//! The task that maintains the connection.
 //!
 //! ```text
 //!            +--> connect --> serve, in rounds --> lost --> wait --+
-//!            +-----------------------------------------------------+
+//!            |                       |                             |
+//!            |                       +--> left, for another server |
+//!            |                                     |               |
+//!            +-------------------------------------+---------------+
 //! ```
 //!
 //! Each round sends requests to the server and ends with a round trip: the bus sends a message to
 //! its own inbox. The server handles requests in order, so they have been handled when that message
 //! arrives. (The client library has no such call: its `flush` completes once the bytes are
 //! written.)
+//!
+//! A server in lame duck mode is left once the bus has connected to another server.
 
-use std::future::{pending, poll_fn, ready};
+use std::future::pending;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError, Subscriber};
-use futures_core::Stream;
+use async_nats::{ConnectOptions, Event, ServerError};
 use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
 use psrpc::{BusError, Now, Runtime, Time};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
+use crate::cause::server_words;
+use crate::connect::Connection;
 use crate::error::{ConnectError, Failure};
-use crate::io::{Io, NoResult};
-use crate::listeners::Group;
+use crate::io::Io;
 use crate::options::{NatsOptions, delay};
-use crate::publish::{CLIENT_CAPACITY, Publisher};
+use crate::publish::Publisher;
+use crate::refusal::Refusal;
 use crate::signal::Signal;
+use crate::status::ConnectionStatus;
 use crate::subscribe::{Round, Subscriptions};
-use crate::url::{Credentials, Servers};
+use crate::url::Servers;
 
-/// An address where no server can listen. It keeps the client library from reconnecting by itself:
-/// the bus reconnects, because it reports each loss and sends the subscriptions in rounds.
-const UNREACHABLE: &str = "nats://127.0.0.1:0";
+/// The maximum number of remembered servers that the last server did not announce.
+const MAX_EARLIER: usize = 16;
 
-/// The number of unexpected refusals within about [`REFUSAL_PERIOD`] after which some may have been
-/// missed. The client library buffers 128 errors; this is the part not reserved for refusals of
-/// pending requests.
-const MAX_REFUSALS: usize = 48;
-const REFUSAL_PERIOD: Duration = Duration::from_millis(100);
+const LAME_DUCK: &str = "the server is shutting down (lame duck mode)";
 
 /// State shared by a bus, its subscriptions and its task.
 pub(crate) struct Shared {
-    servers: Servers,
+    pub(crate) servers: Servers,
     /// The URLs of the servers without credentials, for errors.
     pub(crate) names: String,
-    options: NatsOptions,
-    client: ConnectOptions,
-    runtime: Arc<dyn Runtime>,
-    io: Io,
+    pub(crate) options: NatsOptions,
+    pub(crate) client: ConnectOptions,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) io: Io,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) monitor: Monitor,
     work: Arc<Signal>,
-    status: Lock<ConnectionStatus>,
-}
-
-/// The state of the connection as reported by the client library.
-#[derive(Default)]
-struct ConnectionStatus {
     /// Whether the bus was closed by dropping its last handle.
-    closed: bool,
-    /// The number of the connection. Events of earlier connections are ignored.
-    connection: u64,
-    /// The last error of the server that was not a refusal.
-    last_error: Option<String>,
-    /// The number of unexpected refusals in the current period and in the previous one.
-    refusals: [usize; 2],
-    period_start: Option<Time>,
-}
-
-impl ConnectionStatus {
-    /// Resets the state for a new connection.
-    fn begin(&mut self, connection: u64) {
-        *self = Self { closed: self.closed, connection, ..Self::default() };
-    }
+    closed: Lock<bool>,
+    /// The number of the last attempt to connect.
+    pub(crate) last_number: AtomicU64,
+    /// The number of the connection in use. Refusals on other connections are ignored.
+    current: AtomicU64,
 }
 
 impl Shared {
@@ -100,92 +86,73 @@ impl Shared {
             subscriptions: Arc::new(subscriptions),
             monitor,
             work,
-            status: Lock::default(),
+            closed: Lock::default(),
+            last_number: AtomicU64::default(),
+            current: AtomicU64::default(),
         }
     }
 
     /// Ends the bus once everything accepted before is done.
     pub(crate) fn close(&self) {
-        self.status.lock().closed = true;
+        *self.closed.lock() = true;
         self.work.notify();
     }
 
     fn is_closed(&self) -> bool {
-        self.status.lock().closed
+        *self.closed.lock()
     }
 
     /// Handles an event from the client library.
-    fn on_event(&self, connection: u64, event: Event) {
-        if self.status.lock().connection != connection {
-            return;
-        }
+    pub(crate) fn on_event(&self, number: u64, status: &Lock<ConnectionStatus>, event: Event) {
+        let is_current = self.current.load(Ordering::Relaxed) == number;
         match event {
-            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text),
-            Event::ServerError(error) => self.status.lock().last_error = Some(error.to_string()),
+            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text, is_current, status),
+            Event::ServerError(error) => status.lock().last_error = Some(server_words(&error)),
+            Event::LameDuckMode => {
+                status.lock().is_lame_duck = true;
+                self.work.notify();
+            }
             // The readers keep the library's queues empty, but it may still report a drop.
-            Event::SlowConsumer(_) => self.subscriptions.gap(),
+            Event::SlowConsumer(_) if is_current => self.subscriptions.gap(),
             _ => {}
         }
     }
 
-    fn on_server_error(&self, text: String) {
-        match Refusal::parse(&text) {
-            Some(Refusal::Publish(subject)) => {
-                if !self.publisher.refused(subject, &text) {
-                    self.count_refusal();
-                }
-            }
+    fn on_server_error(&self, text: String, is_current: bool, status: &Lock<ConnectionStatus>) {
+        let now = self.runtime.now();
+        let counts = match Refusal::parse(&text) {
+            Some(_) if !is_current => false,
+            Some(Refusal::Publish(subject)) => !self.publisher.refused(subject, &text),
             Some(Refusal::Subscription(subject, group)) => {
-                if self.subscriptions.refused(subject, group.as_ref(), &text, self.runtime.now()) {
-                    self.count_refusal();
-                }
+                self.subscriptions.refused(subject, group.as_ref(), &text, now)
             }
             Some(Refusal::UnnamedSubscription) => {
-                self.subscriptions.refused_unnamed(&text, self.runtime.now());
+                self.subscriptions.refused_unnamed(&text, now);
+                false
             }
-            None => self.status.lock().last_error = Some(text),
-        }
-    }
-
-    fn count_refusal(&self) {
-        let now = self.runtime.now().time;
-        let mut status = self.status.lock();
-        if status.period_start.is_none_or(|since| now.since(since) >= REFUSAL_PERIOD) {
-            status.refusals = [0, status.refusals[0]];
-            status.period_start = Some(now);
-        }
-        status.refusals[0] += 1;
-        drop(status);
-        if self.may_have_missed_refusals() {
+            None => {
+                status.lock().last_error = Some(text);
+                false
+            }
+        };
+        if counts && status.lock().count_refusal(now.time) {
             self.work.notify();
         }
-    }
-
-    /// Returns `true` if the client library may have dropped the error of a refusal.
-    fn may_have_missed_refusals(&self) -> bool {
-        self.status.lock().refusals.iter().sum::<usize>() >= MAX_REFUSALS
     }
 }
 
 /// The background task of a bus.
 pub(crate) struct Task {
     shared: Arc<Shared>,
-    /// The number of the current or last connection.
-    number: u64,
-    /// The servers announced by other servers.
-    discovered: Vec<String>,
+    /// The servers announced by the last server, except the named ones.
+    announced: Vec<String>,
+    /// Those announced by earlier servers only, latest first. They may be down for a while: the
+    /// client library does not tell when a server announces others later.
+    announced_earlier: Vec<String>,
     /// The time when the connection was lost, until it is restored.
     lost_at: Option<Now>,
     /// Whether the bus was closed. If the task is dropped earlier, the bus has stopped.
     closed: bool,
-}
-
-/// An established connection.
-struct Connection {
-    client: Client,
-    inbox: Subscriber,
-    address: async_nats::Subject,
-    round_trips: u64,
 }
 
 /// A round waiting for its round trip.
@@ -196,18 +163,19 @@ struct PendingRoundTrip {
     deadline: Time,
 }
 
-type FlushFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// The reason why an attempt to connect failed.
-enum ConnectFailure {
-    Failed(String),
-    Inbox,
-    Stopped,
+/// The way in which serving a connection ended.
+enum End {
+    Closed,
+    Lost(String),
+    /// The server is shutting down, and the bus has connected to another one.
+    Left(Box<Connection>),
 }
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, number: 0, discovered: Vec::new(), lost_at: None, closed: false }
+        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), lost_at: None, closed: false }
     }
 
     /// Maintains the connection until the bus is closed.
@@ -216,11 +184,15 @@ impl Task {
     /// server.
     pub(crate) async fn run(mut self, first: oneshot::Sender<Result<(), ConnectError>>) {
         let (mut first, mut failures) = (Some(first), 0);
+        let mut next = None::<Box<Connection>>;
         loop {
             let shared = Arc::clone(&self.shared);
-            let connected = tokio::select! {
-                connected = self.connect() => connected,
-                () = closed(&shared) => break,
+            let connected = match next.take() {
+                Some(connection) => Ok(*connection),
+                None => tokio::select! {
+                    connected = shared.connect(self.addresses(None)) => connected,
+                    () = closed(&shared) => break,
+                },
             };
             match connected {
                 Ok(connection) => {
@@ -228,7 +200,15 @@ impl Task {
                     // If the receiver was dropped, the bus is closed.
                     first.take().map(|first| first.send(Ok(())));
                     let start = shared.runtime.now().time;
-                    let Some(cause) = self.serve(connection).await else { break };
+                    let cause = match self.serve(connection).await {
+                        End::Closed => break,
+                        End::Lost(cause) => cause,
+                        End::Left(connection) => {
+                            self.report_loss(LAME_DUCK);
+                            (next, failures) = (Some(connection), 0);
+                            continue;
+                        }
+                    };
                     // Back off from a server that accepts connections and then drops them.
                     let served = shared.runtime.now().time.since(start);
                     failures = if served >= shared.options.reconnect_delay { 0 } else { failures + 1 };
@@ -260,123 +240,42 @@ impl Task {
         self.closed = true;
     }
 
-    // --- connecting ------------------------------------------------------------------------------
-
-    /// Connects to the first server that accepts, starting with a random one when reconnecting.
-    async fn connect(&mut self) -> Result<Connection, ConnectError> {
-        let shared = Arc::clone(&self.shared);
-        let mut addresses = shared.servers.addresses.clone();
-        addresses.append(&mut self.discovered.clone());
-        if self.number > 0 {
+    /// Returns the servers to try, in this order. `leaving` is tried last.
+    fn addresses(&self, leaving: Option<&str>) -> Vec<String> {
+        let shared = &self.shared;
+        let mut addresses = [&shared.servers.addresses[..], &self.announced].concat();
+        if self.lost_at.is_some() || leaving.is_some() {
             // Spread the clients that lost the same server.
             let jitter = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
             let len = addresses.len();
             addresses.rotate_left(jitter % len);
         }
-        let (servers, one) = (shared.names.clone(), addresses.len() == 1);
-        let mut causes = Vec::new();
-        for address in addresses {
-            match self.connect_to(&address).await {
-                Ok(connection) => return Ok(connection),
-                Err(ConnectFailure::Failed(cause)) if one => causes.push(cause),
-                Err(ConnectFailure::Failed(cause)) => causes.push(format!("{address}: {cause}")),
-                Err(ConnectFailure::Inbox) => {
-                    let prefix = shared.options.inbox_prefix.clone();
-                    return Err(ConnectError::Inbox { servers, prefix });
-                }
-                Err(ConnectFailure::Stopped) => return Err(ConnectError::Stopped { servers }),
-            }
-        }
-        Err(ConnectError::Refused { servers, cause: causes.join("; ") })
-    }
-
-    async fn connect_to(&mut self, address: &str) -> Result<Connection, ConnectFailure> {
-        let shared = Arc::clone(&self.shared);
-        self.number += 1;
-        shared.status.lock().begin(self.number);
-        let limit = shared.options.connection_timeout;
-        let timed_out = || ConnectFailure::Failed(format!("no response from a NATS server within {limit:?}"));
-        let (options, url) = (self.client_options(), address.to_owned());
-        let connecting = shared.io.run(async move {
-            let client = options.connect(url).await?;
-            // The address is valid, so this fails only if the connection was lost already.
-            let _ = client.set_server_pool(UNREACHABLE).await;
-            Ok(client)
-        });
-        // A host name may resolve slowly, and to several addresses.
-        let client = match self.within(2 * limit, connecting).await {
-            Some(Ok(Ok(client))) => client,
-            Some(Ok(Err::<_, async_nats::ConnectError>(error))) => {
-                return Err(match error.kind() {
-                    ConnectErrorKind::TimedOut => timed_out(),
-                    _ => ConnectFailure::Failed(error.to_string()),
-                });
-            }
-            Some(Err(NoResult::Panicked(text))) => {
-                return Err(ConnectFailure::Failed(format!(
-                    "the NATS client library panicked, perhaps because the server requires TLS, which is not supported yet: {text}"
-                )));
-            }
-            Some(Err(NoResult::Stopped)) => return Err(ConnectFailure::Stopped),
-            None => return Err(timed_out()),
-        };
-        let address = async_nats::Subject::from(client.new_inbox());
-        let lost = || ConnectFailure::Failed(shared.loss_cause());
-        let inbox = client.subscribe(address.clone()).await.map_err(|_| lost())?;
-        let mut connection = Connection { client, inbox, address, round_trips: 0 };
-        match self.within(limit, connection.round_trip()).await {
-            Some(true) => Ok(connection),
-            Some(false) => Err(lost()),
-            None => Err(ConnectFailure::Inbox),
-        }
-    }
-
-    fn client_options(&self) -> ConnectOptions {
-        let (shared, number) = (Arc::downgrade(&self.shared), self.number);
-        let options = &self.shared.options;
-        let client = self.shared.client.clone();
-        let client = match self.shared.servers.credentials.clone() {
-            Some(Credentials::Token(token)) => client.token(token),
-            Some(Credentials::User { name, password }) => client.user_and_password(name, password),
-            None => client,
-        };
-        client
-            .name(&options.name)
-            .custom_inbox_prefix(&options.inbox_prefix)
-            .connection_timeout(options.connection_timeout)
-            .ping_interval(options.ping_interval)
-            .client_capacity(CLIENT_CAPACITY)
-            // Subjects are validated before.
-            .skip_subject_validation(true)
-            .max_reconnects(1)
-            .event_callback(move |event| {
-                Weak::upgrade(&shared).inspect(|shared| shared.on_event(number, event));
-                ready(())
-            })
-    }
-
-    /// Returns the output of a future, or `None` if it takes longer than `limit`.
-    async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-        let runtime = &self.shared.runtime;
-        tokio::select! {
-            biased;
-            result = future => Some(result),
-            () = runtime.sleep_until(runtime.now().time + limit) => None,
-        }
+        addresses.extend_from_slice(&self.announced_earlier);
+        addresses.sort_by_key(|address| Some(&**address) == leaving);
+        addresses
     }
 
     fn connected(&mut self, connection: &Connection) {
         let shared = &self.shared;
-        let known = &shared.servers.addresses;
-        let announced = connection.client.server_info().connect_urls.into_iter();
-        let announced = announced.map(|address| format!("nats://{address}"));
-        self.discovered = announced.filter(|address| !known.contains(address)).collect();
-        shared.publisher.connected(connection.client.clone(), self.number);
+        shared.current.store(connection.number, Ordering::Relaxed);
+        let announced = connection.client.server_info().connect_urls;
+        self.on_announced(announced.iter().map(|address| shared.servers.announced(address)).collect());
+        let shared = &self.shared;
+        shared.publisher.connected(connection.client.clone(), connection.number);
         shared.subscriptions.connected();
         if let Some(lost) = self.lost_at.take() {
             let after = shared.runtime.now().time.since(lost.time);
             shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
         }
+    }
+
+    fn on_announced(&mut self, mut announced: Vec<String>) {
+        announced.retain(|address| !self.shared.servers.addresses.contains(address));
+        let mut earlier = std::mem::replace(&mut self.announced, announced);
+        earlier.append(&mut self.announced_earlier);
+        earlier.retain(|address| !self.announced.contains(address));
+        earlier.truncate(MAX_EARLIER);
+        self.announced_earlier = earlier;
     }
 
     fn report_loss(&mut self, cause: &str) {
@@ -389,11 +288,12 @@ impl Task {
 
     // --- serving ---------------------------------------------------------------------------------
 
-    /// Serves a connection until it is lost. Returns the cause, or `None` if the bus was closed.
-    async fn serve(&mut self, mut connection: Connection) -> Option<String> {
+    /// Serves a connection until it is lost or left, or the bus is closed.
+    async fn serve(&mut self, mut connection: Connection) -> End {
         let shared = Arc::clone(&self.shared);
-        let (mut round_trip, mut flush) = (None::<PendingRoundTrip>, None::<FlushFuture>);
-        let lost = loop {
+        let (mut round_trip, mut flush) = (None::<PendingRoundTrip>, None::<BoxFuture<()>>);
+        let mut elsewhere = None::<BoxFuture<Connection>>;
+        let end = loop {
             if flush.is_none() && shared.publisher.begin_flush() {
                 flush = Some(connection.flush());
             }
@@ -404,16 +304,19 @@ impl Task {
                     round_trip = Some(self.begin_round(&mut connection, round).await);
                 } else if shared.is_closed() && shared.publisher.is_idle() {
                     // Write what was accepted, if the connection still works.
-                    let limit = shared.options.connection_timeout;
-                    self.within(limit, connection.flush()).await;
-                    return None;
+                    shared.within(shared.options.connection_timeout, connection.flush()).await;
+                    return End::Closed;
                 }
+            }
+            if elsewhere.is_none() && connection.status.lock().is_lame_duck {
+                let addresses = self.addresses(Some(&connection.address));
+                elsewhere = Some(Box::pin(connect_until_accepted(Arc::clone(&shared), addresses)));
             }
             let next = round_trip.iter().map(|round_trip| round_trip.deadline).chain(next_timer).min();
             tokio::select! {
                 biased;
                 echo = connection.next_echo() => match echo {
-                    None => break shared.loss_cause(),
+                    None => break End::Lost(connection.loss_cause()),
                     Some(number) => if let Some(round_trip) = round_trip.take_if(|round_trip| round_trip.number == number) {
                         // The library task that reports refusals was woken before this one. Let it
                         // run first.
@@ -421,27 +324,34 @@ impl Task {
                         self.end_round(round_trip.round);
                     },
                 },
-                () = flushed(&mut flush) => {
+                () = completed(&mut flush) => {
                     flush = None;
                     shared.publisher.flushed();
+                }
+                other = completed(&mut elsewhere) => {
+                    // Write what was accepted before leaving.
+                    shared.within(shared.options.connection_timeout, connection.flush()).await;
+                    break End::Left(Box::new(other));
                 }
                 () = shared.work.notified() => {}
                 () = sleep_until(&*shared.runtime, next) => {}
             }
             if round_trip.as_ref().is_some_and(|round_trip| round_trip.deadline <= shared.runtime.now().time)
             {
-                break format!("no reply to a round trip within {:?}", shared.options.connection_timeout);
+                let limit = shared.options.connection_timeout;
+                break End::Lost(format!("no reply to a round trip within {limit:?}"));
             }
-            if shared.may_have_missed_refusals() {
+            if connection.status.lock().may_have_missed_refusals() {
                 shared.subscriptions.reduce_window();
-                break "the server refused so many requests at once that some errors may be lost".to_owned();
+                let cause = "the server refused so many requests at once that some errors may be lost";
+                break End::Lost(cause.to_owned());
             }
         };
-        shared
-            .subscriptions
-            .lost(round_trip.map(|round_trip| round_trip.round), &shared.not_connected(&lost));
-        shared.publisher.lost(&lost);
-        Some(lost)
+        let cause = end.cause();
+        let interrupted = round_trip.map(|round_trip| round_trip.round);
+        shared.subscriptions.lost(interrupted, &shared.not_connected(cause));
+        shared.publisher.lost(cause);
+        end
     }
 
     /// Sends the requests of a round to the server.
@@ -473,53 +383,15 @@ impl Shared {
     fn not_connected(&self, cause: &str) -> BusError {
         Failure::NotConnected { servers: self.names.clone(), cause: cause.to_owned() }.into()
     }
-
-    /// Returns the cause of a lost connection, as far as known.
-    fn loss_cause(&self) -> String {
-        let last_error = self.status.lock().last_error.take();
-        last_error.unwrap_or_else(|| "the connection was lost".to_owned())
-    }
 }
 
-impl Connection {
-    /// Sends a message to the inbox and returns its number.
-    async fn send_echo(&mut self) -> u64 {
-        self.round_trips += 1;
-        let payload = self.round_trips.to_be_bytes().to_vec();
-        // If this fails, the connection was lost and the inbox ends.
-        let _ = self.client.publish(self.address.clone(), payload.into()).await;
-        self.round_trips
-    }
-
-    /// Receives the next message in the inbox. Returns its number, or `None` if the connection was
-    /// lost.
-    async fn next_echo(&mut self) -> Option<u64> {
-        loop {
-            let message = poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx)).await?;
-            // Other clients may send to the inbox, too.
-            if let Ok(number) = <[u8; 8]>::try_from(&message.payload[..]) {
-                return Some(u64::from_be_bytes(number));
-            }
+impl End {
+    fn cause(&self) -> &str {
+        match self {
+            End::Closed => "the bus is closed",
+            End::Lost(cause) => cause,
+            End::Left(_) => LAME_DUCK,
         }
-    }
-
-    /// Makes a round trip. Returns `false` if the connection was lost.
-    async fn round_trip(&mut self) -> bool {
-        let number = self.send_echo().await;
-        loop {
-            match self.next_echo().await {
-                Some(echo) if echo == number => return true,
-                Some(_) => {}
-                None => return false,
-            }
-        }
-    }
-
-    /// Returns a future that completes once the client library has written everything so far, or
-    /// the connection was lost.
-    fn flush(&self) -> FlushFuture {
-        let client = self.client.clone();
-        Box::pin(async move { drop(client.flush().await) })
     }
 }
 
@@ -538,9 +410,23 @@ async fn closed(shared: &Shared) {
     }
 }
 
-async fn flushed(flush: &mut Option<FlushFuture>) {
-    match flush {
-        Some(flush) => flush.await,
+/// Connects to the first server that accepts, as often as needed.
+async fn connect_until_accepted(shared: Arc<Shared>, addresses: Vec<String>) -> Connection {
+    let mut failures = 0;
+    loop {
+        if let Ok(connection) = shared.connect(addresses.clone()).await {
+            return connection;
+        }
+        failures += 1;
+        let delay = delay(failures, shared.options.reconnect_delay);
+        shared.runtime.sleep_until(shared.runtime.now().time + delay).await;
+    }
+}
+
+/// Returns the output of the future, or waits forever if there is none.
+async fn completed<T>(future: &mut Option<BoxFuture<T>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => pending().await,
     }
 }
@@ -549,59 +435,5 @@ async fn sleep_until(runtime: &dyn Runtime, time: Option<Time>) {
     match time {
         Some(time) => runtime.sleep_until(time).await,
         None => pending().await,
-    }
-}
-
-/// A refusal reported by the server.
-#[derive(Debug, PartialEq)]
-enum Refusal<'a> {
-    Publish(&'a str),
-    /// A subscription to this subject, with its group if known.
-    Subscription(&'a str, Option<Group>),
-    /// One of the pending subscriptions, not named.
-    UnnamedSubscription,
-}
-
-impl<'a> Refusal<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let Some(rest) = text.strip_prefix("Permissions Violation for ") else {
-            // "maximum subscriptions exceeded", "Invalid Subject"
-            let text = text.to_ascii_lowercase();
-            let is_one = text.contains("subscription") || text == "invalid subject";
-            return is_one.then_some(Refusal::UnnamedSubscription);
-        };
-        if let Some(rest) = rest.strip_prefix("Publish to \"") {
-            return Some(Refusal::Publish(rest.split_once('"')?.0));
-        }
-        let (subject, rest) = rest.strip_prefix("Subscription to \"")?.split_once('"')?;
-        let group = match rest.strip_prefix(" using queue \"") {
-            Some(rest) => Some(Group::Queue(rest.split_once('"')?.0.into())),
-            // The refusal of a live subscription does not name its group.
-            None if rest.contains("(sid ") => None,
-            None => Some(Group::Plain),
-        };
-        Some(Refusal::Subscription(subject, group))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_is_parsed_with_its_subject_and_group() {
-        let parse = Refusal::parse;
-        let text = "Permissions Violation for Subscription to \"SRV.Hats\"";
-        assert_eq!(parse(text), Some(Refusal::Subscription("SRV.Hats", Some(Group::Plain))));
-        let text = "Permissions Violation for Subscription to \"SRV.Hats.Q\" using queue \"bus\"";
-        let group = Group::Queue("bus".into());
-        assert_eq!(parse(text), Some(Refusal::Subscription("SRV.Hats.Q", Some(group))));
-        let text = "Permissions Violation for Subscription to \"SRV.Hats.Q\" (sid \"3\")";
-        assert_eq!(parse(text), Some(Refusal::Subscription("SRV.Hats.Q", None)));
-        let text = "Permissions Violation for Publish to \"SRV.Hats\"";
-        assert_eq!(parse(text), Some(Refusal::Publish("SRV.Hats")));
-        assert_eq!(parse("maximum subscriptions exceeded"), Some(Refusal::UnnamedSubscription));
-        assert_eq!(parse("Invalid Subject"), Some(Refusal::UnnamedSubscription));
-        assert_eq!(parse("Stale Connection"), None);
     }
 }

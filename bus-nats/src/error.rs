@@ -8,7 +8,7 @@ use psrpc::BusError;
 pub enum ConnectError {
     /// A URL is invalid. The error does not show it, because it may contain a password.
     #[error(
-        "invalid URL {number} of a NATS server: {problem}; expected `nats://[user:password@]host[:port]`"
+        "invalid URL {number} of a NATS server: {problem}; expected `nats://[user:password@]host[:port]` or `tls://...`"
     )]
     Url {
         /// The position of the URL in the list, from 1.
@@ -67,9 +67,15 @@ pub enum UrlProblem {
     /// The scheme is not the scheme of a NATS server.
     #[error("the scheme `{0}:` is not supported")]
     Scheme(String),
-    /// The scheme requires TLS.
-    #[error("TLS (`tls:`) is not supported yet")]
+    /// The scheme requires the feature `tls`, which is off.
+    #[error("TLS (`tls:`) requires the feature `tls` of psrpc-bus-nats")]
     Tls,
+    /// Some URLs require TLS and others do not.
+    #[error("`nats:` and `tls:` cannot be mixed")]
+    MixedSchemes,
+    /// TLS options are set, but the URL does not require TLS.
+    #[error("the TLS options require the scheme `tls:`")]
+    TlsOptions,
     /// The host is missing or invalid.
     #[error("the host is missing or invalid")]
     Host,

@@ -127,7 +127,10 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
+mod cause;
+mod connect;
 mod connection;
+mod credentials;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -139,9 +142,13 @@ mod pace;
 mod permissions;
 mod publish;
 mod reader;
+mod refusal;
 mod signal;
+mod status;
 mod subject;
 mod subscribe;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 
 use std::fmt;
@@ -156,8 +163,13 @@ use psrpc::proto::Channel;
 use psrpc::{Runtime, SubscriptionKind};
 use tokio::sync::oneshot;
 
+pub use crate::credentials::Credentials;
+#[cfg(feature = "nkeys")]
+pub use crate::credentials::CredentialsError;
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
+#[cfg(feature = "tls")]
+pub use crate::tls::TlsOptions;
 
 use crate::connection::{Shared, Task};
 use crate::io::Io;
@@ -221,6 +233,8 @@ impl NatsBus {
         options: NatsOptions,
     ) -> Result<Self, ConnectError> {
         let servers = Servers::parse(urls)?;
+        #[cfg(feature = "tls")]
+        options.check(&servers)?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let io = Io::new(&runtime).await.map_err(ConnectError::Thread)?;
         let shared = Arc::new(Shared::new(servers, client, options, Arc::clone(&runtime), io));

@@ -4,7 +4,15 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use async_nats::ConnectOptions;
 use psrpc::proto::{Compression, FrameLimits};
+
+use crate::credentials::{Credentials, Provider, ProviderError};
+#[cfg(feature = "tls")]
+use crate::error::{ConnectError, UrlProblem};
+#[cfg(feature = "tls")]
+use crate::tls::TlsOptions;
+use crate::url::Servers;
 
 /// The maximum delay before a refused subscription is requested again.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -22,6 +30,10 @@ pub struct NatsOptions {
     pub(crate) compression: Option<Compression>,
     pub(crate) wait_for_server: bool,
     pub(crate) separate_updates: BTreeSet<(String, String)>,
+    pub(crate) credentials: Option<Provider<Credentials>>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Provider<TlsOptions>>,
+    pub(crate) tls_first: bool,
 }
 
 impl Default for NatsOptions {
@@ -37,6 +49,10 @@ impl Default for NatsOptions {
             compression: None,
             wait_for_server: false,
             separate_updates: BTreeSet::new(),
+            credentials: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            tls_first: false,
         }
     }
 }
@@ -139,6 +155,110 @@ impl NatsOptions {
     pub fn separate_updates(mut self, service: impl Into<String>, method: impl Into<String>) -> Self {
         self.separate_updates.insert((service.into(), method.into()));
         self
+    }
+
+    /// Sets a function that returns the credentials, in place of those in the URLs. Default: none.
+    ///
+    /// The bus calls it for each connection, so new credentials take effect when the bus reconnects.
+    /// The function runs in a task of the bus: it may read small files, but must not block for
+    /// long. If it returns an error, the attempt to connect fails, and the text of the error
+    /// becomes part of the cause.
+    #[must_use]
+    pub fn credentials<E: Into<ProviderError>>(
+        mut self,
+        provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials = Some(Provider::new(provider));
+        self
+    }
+
+    /// Reads the credentials from a credentials file (`*.creds`, a JWT and a seed) for each
+    /// connection. Default: none.
+    ///
+    /// This sets the function of [`credentials`](Self::credentials).
+    #[cfg(feature = "nkeys")]
+    #[must_use]
+    pub fn credentials_file(self, path: impl Into<std::path::PathBuf>) -> Self {
+        let path = path.into();
+        self.credentials(move || {
+            let content = std::fs::read_to_string(&path).map_err(ProviderError::from);
+            let credentials = content.and_then(|content| Ok(Credentials::from_creds(&content)?));
+            credentials.map_err(|error| format!("{}: {error}", path.display()))
+        })
+    }
+
+    /// Sets a function that returns the TLS options for `tls://` URLs. Default:
+    /// [`TlsOptions::new`].
+    ///
+    /// The bus calls it for each connection, like that of [`credentials`](Self::credentials), so
+    /// certificates can be replaced while the bus runs.
+    ///
+    /// ```no_run
+    /// use std::fs;
+    /// use psrpc_bus_nats::{NatsOptions, TlsOptions};
+    ///
+    /// let options = NatsOptions::new().tls(|| -> std::io::Result<_> {
+    ///     let (certificate, key) = (fs::read("client.pem")?, fs::read("client-key.pem")?);
+    ///     Ok(TlsOptions::new().ca(fs::read("ca.pem")?).client_certificate(certificate, key))
+    /// });
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls<E: Into<ProviderError>>(
+        mut self,
+        provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.tls = Some(Provider::new(provider));
+        self
+    }
+
+    /// Sets whether connections begin with the TLS handshake, as servers with `handshake_first`
+    /// require (nats-server 2.10 and later). Default: `false`, so the server speaks first, in plain
+    /// text.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_first(mut self, first: bool) -> Self {
+        self.tls_first = first;
+        self
+    }
+
+    /// Refuses TLS options for servers without TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn check(&self, servers: &Servers) -> Result<(), ConnectError> {
+        if (self.tls.is_some() || self.tls_first) && !servers.tls {
+            return Err(ConnectError::Url { number: 1, problem: UrlProblem::TlsOptions });
+        }
+        Ok(())
+    }
+
+    /// Applies the options to those of the client library, for one connection. Returns the cause if
+    /// there are no credentials or the TLS options are invalid.
+    pub(crate) fn apply(&self, client: ConnectOptions, servers: &Servers) -> Result<ConnectOptions, String> {
+        let credentials = match &self.credentials {
+            Some(provider) => Some(provider.provide().map_err(|error| format!("no credentials: {error}"))?),
+            None => servers.credentials.clone(),
+        };
+        let client = match credentials {
+            Some(credentials) => credentials.apply(client),
+            None => client,
+        };
+        #[cfg(feature = "tls")]
+        let client = if servers.tls { self.apply_tls(client)? } else { client };
+        Ok(client
+            .name(&self.name)
+            .custom_inbox_prefix(&self.inbox_prefix)
+            .connection_timeout(self.connection_timeout)
+            .ping_interval(self.ping_interval))
+    }
+
+    #[cfg(feature = "tls")]
+    fn apply_tls(&self, client: ConnectOptions) -> Result<ConnectOptions, String> {
+        let options = match &self.tls {
+            Some(provider) => provider.provide().map_err(|error| format!("no TLS options: {error}"))?,
+            None => TlsOptions::default(),
+        };
+        let client = client.tls_client_config(options.config()?).require_tls(true);
+        Ok(if self.tls_first { client.tls_first() } else { client })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::credentials::Credentials;
 use crate::error::{ConnectError, UrlProblem};
 
 const DEFAULT_PORT: u16 = 4222;
@@ -13,26 +14,40 @@ pub(crate) struct Servers {
     pub(crate) addresses: Vec<String>,
     /// The first credentials found: the client library uses one set for all servers.
     pub(crate) credentials: Option<Credentials>,
+    /// Whether the URLs require TLS.
+    pub(crate) tls: bool,
 }
 
-/// The credentials in a URL.
-#[derive(Clone, PartialEq)]
-pub(crate) enum Credentials {
-    Token(String),
-    User { name: String, password: String },
+struct Url {
+    scheme: &'static str,
+    host_and_port: String,
+    credentials: Option<Credentials>,
 }
 
 impl Servers {
     /// Parses a comma-separated list of URLs.
     pub(crate) fn parse(urls: &str) -> Result<Self, ConnectError> {
-        let mut servers = Servers { addresses: Vec::new(), credentials: None };
+        let mut servers = Servers { addresses: Vec::new(), credentials: None, tls: false };
         for (number, url) in (1..).zip(urls.split(',')) {
-            let refuse = |problem| ConnectError::Url { number, problem };
-            let (address, credentials) = parse(url.trim()).map_err(refuse)?;
-            servers.addresses.push(address);
-            servers.credentials = servers.credentials.or(credentials);
+            let refuse = |problem| Err(ConnectError::Url { number, problem });
+            let url = match parse(url.trim()) {
+                Ok(url) => url,
+                Err(problem) => return refuse(problem),
+            };
+            let tls = url.scheme == "tls";
+            if number > 1 && tls != servers.tls {
+                return refuse(UrlProblem::MixedSchemes);
+            }
+            servers.tls = tls;
+            servers.addresses.push(format!("{}://{}", url.scheme, url.host_and_port));
+            servers.credentials = servers.credentials.or(url.credentials);
         }
         Ok(servers)
+    }
+
+    /// Returns the URL of a server that the cluster announced.
+    pub(crate) fn announced(&self, host_and_port: &str) -> String {
+        format!("{}://{host_and_port}", if self.tls { "tls" } else { "nats" })
     }
 }
 
@@ -42,22 +57,22 @@ impl fmt::Display for Servers {
     }
 }
 
-/// Parses a URL into an address and credentials.
-fn parse(url: &str) -> Result<(String, Option<Credentials>), UrlProblem> {
+fn parse(url: &str) -> Result<Url, UrlProblem> {
     let (scheme, rest) = url.split_once("://").ok_or(UrlProblem::NoScheme)?;
-    match scheme {
-        "nats" => {}
+    let scheme = match scheme {
+        "nats" => "nats",
+        "tls" if cfg!(feature = "tls") => "tls",
         "tls" => return Err(UrlProblem::Tls),
         _ => return Err(UrlProblem::Scheme(scheme.to_owned())),
-    }
+    };
     // Split at the last `@`: a password may contain one that is not percent-encoded.
     let (credentials, address) = match rest.rsplit_once('@') {
         Some((credentials, address)) => (Some(credentials), address),
         None => (None, rest),
     };
     let credentials = credentials.map(|text| match text.split_once(':') {
-        Some((name, password)) => Ok(Credentials::User { name: decode(name)?, password: decode(password)? }),
-        None => Ok(Credentials::Token(decode(text)?)),
+        Some((name, password)) => Ok(Credentials::user(decode(name)?, decode(password)?)),
+        None => Ok(Credentials::token(decode(text)?)),
     });
     let address = address.strip_suffix('/').unwrap_or(address);
     let (host, port) = match address.rsplit_once(':') {
@@ -76,7 +91,7 @@ fn parse(url: &str) -> Result<(String, Option<Credentials>), UrlProblem> {
     if !valid {
         return Err(UrlProblem::Host);
     }
-    Ok((format!("nats://{host}:{port}"), credentials.transpose()?))
+    Ok(Url { scheme, host_and_port: format!("{host}:{port}"), credentials: credentials.transpose()? })
 }
 
 /// Percent-decodes a user or a password.
@@ -100,21 +115,21 @@ mod tests {
     fn addresses_and_credentials_are_separated() {
         let servers = Servers::parse("nats://a, nats://me:p%40s:s@b:1/,nats://[::1]").ok().unwrap();
         assert_eq!(servers.to_string(), "nats://a:4222, nats://b:1, nats://[::1]:4222");
-        let user = Credentials::User { name: "me".to_owned(), password: "p@s:s".to_owned() };
-        assert!(servers.credentials == Some(user));
+        assert!(servers.credentials == Some(Credentials::user("me", "p@s:s")));
         let servers = Servers::parse("nats://t%C3%B6ken@a").ok().unwrap();
-        assert!(servers.credentials == Some(Credentials::Token("töken".to_owned())));
+        assert!(servers.credentials == Some(Credentials::token("töken")));
     }
 
     #[test]
     fn errors_do_not_show_the_url() {
         let error = |url| Servers::parse(url).err().unwrap().to_string();
-        let expected = "expected `nats://[user:password@]host[:port]`";
+        let expected = "expected `nats://[user:password@]host[:port]` or `tls://...`";
         let problem =
             |problem| format!("invalid URL {number} of a NATS server: {problem}; {expected}", number = 1);
         assert_eq!(error("me:secret@a"), problem("the scheme is missing"));
         assert_eq!(error("redis://me:secret@a"), problem("the scheme `redis:` is not supported"));
-        assert_eq!(error("tls://a"), problem("TLS (`tls:`) is not supported yet"));
+        #[cfg(not(feature = "tls"))]
+        assert_eq!(error("tls://a"), problem("TLS (`tls:`) requires the feature `tls` of psrpc-bus-nats"));
         for (url, reason) in [
             ("nats://", "the host is missing or invalid"),
             ("nats://me:secret@/b", "the host is missing or invalid"),
@@ -125,6 +140,20 @@ mod tests {
             ("nats://me:secret%4@a", "the user or password is not percent-encoded UTF-8"),
         ] {
             assert_eq!(error(url), problem(reason), "{url}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn all_urls_require_tls_or_none_does() {
+        let servers = Servers::parse("tls://me:secret@a, tls://[::1]:5").ok().unwrap();
+        assert_eq!(servers.to_string(), "tls://a:4222, tls://[::1]:5");
+        assert_eq!(servers.announced("10.0.0.1:4222"), "tls://10.0.0.1:4222");
+        for urls in ["tls://a,nats://secret@b", "nats://a,tls://secret@b"] {
+            let error = Servers::parse(urls).err().unwrap().to_string();
+            let expected = "invalid URL 2 of a NATS server: `nats:` and `tls:` cannot be mixed; \
+                            expected `nats://[user:password@]host[:port]` or `tls://...`";
+            assert_eq!(error, expected);
         }
     }
 }

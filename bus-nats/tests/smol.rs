@@ -6,6 +6,8 @@
 mod bus;
 #[path = "it/connect.rs"]
 mod connect;
+#[path = "it/credentials.rs"]
+mod credentials;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/idle.rs"]
@@ -16,6 +18,9 @@ mod many;
 mod refusals;
 #[path = "it/support.rs"]
 mod support;
+#[cfg(feature = "tls")]
+#[path = "it/tls.rs"]
+mod tls;
 
 /// The runtime of the buses.
 fn runtime() -> psrpc_smol::SmolRuntime {

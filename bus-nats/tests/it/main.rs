@@ -4,14 +4,19 @@
 #![allow(clippy::disallowed_methods, reason = "real servers need real time")]
 
 mod bus;
+mod cluster;
 mod connect;
 mod conversations;
+mod credentials;
 mod faults;
 mod idle;
+mod large;
 mod many;
 mod refusals;
 mod runtime_ends;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Returns the runtime of the buses, which also runs the tests.
 fn runtime() -> psrpc_tokio::TokioRuntime {

@@ -2,9 +2,8 @@
 
 use psrpc::SubscriptionKind::{Plain, Queue};
 use psrpc::bus::{Bus, BusEvent, Delivery, Status};
-use psrpc_bus_nats::{NatsBus, NatsOptions};
-use psrpc_servers::Server;
-use tempfile::TempDir;
+use psrpc_bus_nats::NatsBus;
+use psrpc_servers::{Certificates, Server, ServerTls};
 
 use crate::support::{
     SECOND, Subscriber, event, frame, number, plain, publish, queue, runtime, topic, until, watch,
@@ -303,30 +302,21 @@ async fn only_subscriptions_beyond_the_limit_are_refused() {
     assert_eq!(next.number().await, 1);
 }
 
-/// The client library panics when a server requires TLS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_requires_tls_for_a_while_is_used_again() {
-    let home = TempDir::new().unwrap();
-    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert, key) = (home.path().join("cert.pem"), home.path().join("key.pem"));
-    std::fs::write(&cert, certificate.cert.pem()).unwrap();
-    std::fs::write(&key, certificate.signing_key.serialize_pem()).unwrap();
     let mut server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
     server.stop();
-    server.configure(&[&format!("tls {{ cert_file: {cert:?}, key_file: {key:?} }}")]);
+    server.configure_tls(Some(&ServerTls::new(&Certificates::new())));
     server.start();
     until(10 * SECOND, "publishing fails with the reason", async || {
         let error = publish(&bus, &plain("Make"), frame(0)).await.err().map(|error| error.to_string());
-        error.is_some_and(|error| error.contains("the server requires TLS, which is not supported yet"))
+        error.is_some_and(|error| error.contains("the server requires TLS (use a `tls://` URL): "))
     })
     .await;
-    let options = NatsOptions::new().connection_timeout(SECOND);
-    let error = NatsBus::connect_with(&server.url(), runtime(), options).await.unwrap_err().to_string();
-    assert!(error.contains("requires TLS"), "{error}");
     server.stop();
-    server.configure(&[]);
+    server.configure_tls(None);
     server.start();
     while !matches!(subscriber.next().await, Delivery::Live) {}
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();

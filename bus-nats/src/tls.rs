@@ -1,0 +1,143 @@
+//! Options of TLS connections.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Options of TLS connections: the servers that the bus trusts, and its own certificate.
+///
+/// By default the bus trusts the root certificates of the system and shows no certificate. The
+/// certificate of a server must be for the host of its URL; that of a server that the cluster
+/// announced, for the announced host (`client_advertise`). TLS 1.2 and 1.3 are supported.
+#[derive(Clone, Default)]
+pub struct TlsOptions {
+    ca: Option<Vec<u8>>,
+    identity: Option<Identity>,
+}
+
+#[derive(Clone)]
+struct Identity {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl TlsOptions {
+    /// Returns the default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the certificates of the authorities that the bus trusts, in PEM format. Default: those
+    /// of the system.
+    #[must_use]
+    pub fn ca(mut self, certificates: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(certificates.into());
+        self
+    }
+
+    /// Sets the certificate that the bus shows to the server, with its chain, and its private key,
+    /// both in PEM format. Default: none.
+    #[must_use]
+    pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some(Identity { certificate: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// Returns the configuration of rustls, or the problem with the options.
+    pub(crate) fn config(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
+                .build()
+                .map_err(|error| format!("TLS: invalid CA certificates: {error}"))?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS: {error}"))?
+            .with_webpki_verifier(verifier);
+        let Some(Identity { certificate, key }) = &self.identity else {
+            return Ok(config.with_no_client_auth());
+        };
+        let chain = certificates(certificate, "client certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| "TLS: the client key is not a private key in PEM format")?;
+        config.with_client_auth_cert(chain, key).map_err(|error| format!("TLS: client certificate: {error}"))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        let Some(ca) = &self.ca else {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            return match roots.is_empty() {
+                true => Err("TLS: the system has no root certificates: set `TlsOptions::ca`".into()),
+                false => Ok(roots),
+            };
+        };
+        for certificate in certificates(ca, "CA")? {
+            roots.add(certificate).map_err(|error| format!("TLS: invalid CA certificate: {error}"))?;
+        }
+        Ok(roots)
+    }
+}
+
+/// Parses one or more certificates. `name` is their name in errors.
+fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(format!("TLS: the {name} is not a certificate in PEM format")),
+    }
+}
+
+impl fmt::Debug for TlsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOptions")
+            .field("ca", &self.ca.is_some())
+            .field("client_certificate", &self.identity.is_some())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use psrpc_servers::Certificates;
+
+    use super::*;
+
+    #[test]
+    fn invalid_certificates_and_keys_are_refused_without_being_shown() {
+        let certificates = Certificates::new();
+        let (client, other) = (certificates.client(), certificates.unrelated_client());
+        let options = || TlsOptions::new().ca(certificates.authority().pem());
+        let with = |certificate: &str, key: &str| options().client_certificate(certificate, key);
+        assert!(with(client.certificate().pem(), client.key().pem()).config().is_ok());
+        let garbage = "-----BEGIN CERTIFICATE-----\ns3cret\n-----END CERTIFICATE-----\n";
+        for (options, expected) in [
+            (TlsOptions::new().ca("s3cret"), "TLS: the CA is not a certificate in PEM format"),
+            (
+                TlsOptions::new().ca(garbage),
+                "TLS: invalid CA certificate: invalid peer certificate: BadEncoding",
+            ),
+            (TlsOptions::new().ca(client.key().pem()), "TLS: the CA is not a certificate in PEM format"),
+            (
+                with("s3cret", client.key().pem()),
+                "TLS: the client certificate is not a certificate in PEM format",
+            ),
+            (
+                with(client.certificate().pem(), "s3cret"),
+                "TLS: the client key is not a private key in PEM format",
+            ),
+            (
+                with(client.certificate().pem(), other.key().pem()),
+                "TLS: client certificate: keys may not be consistent: KeyMismatch",
+            ),
+        ] {
+            assert_eq!(options.config().unwrap_err(), expected);
+            assert!(!format!("{options:?}").contains("s3cret"));
+        }
+    }
+}

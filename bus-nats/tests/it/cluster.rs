@@ -1,0 +1,121 @@
+//! Clusters: servers that the cluster announces, and servers that shut down.
+
+use std::time::Instant;
+
+use psrpc::SubscriptionKind::Plain;
+use psrpc::bus::{Bus, BusEvent, Delivery, Status};
+use psrpc_bus_nats::{Credentials, NatsBus, NatsOptions, TlsOptions};
+use psrpc_servers::{Certificates, NatsCluster, Server, ServerTls};
+
+use crate::support::{SECOND, Subscriber, event, frame, number, plain, publish, runtime, until, watch};
+
+/// Waits until a frame passes from a bus to a subscriber. Subscriptions take time to reach other
+/// servers, and the bus may be reconnecting.
+async fn assert_arrives(bus: &NatsBus, subscriber: &mut Subscriber, sent: u32) {
+    until(20 * SECOND, "a frame arrives", async || {
+        let _ = publish(bus, &plain("Make"), frame(sent)).await;
+        let is_it = |delivery: &Delivery| matches!(delivery, Delivery::Frame(frame) if number(frame) == sent);
+        subscriber.waiting().iter().any(is_it)
+    })
+    .await;
+}
+
+/// The bus is given one URL. It lives on two servers that it has only heard of.
+async fn lives_on_announced_servers(mut cluster: NatsCluster, options: NatsOptions) {
+    let first = cluster.node(0).url();
+    let bus = NatsBus::connect_with(&first, runtime(), options).await.unwrap();
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
+    assert_arrives(&bus, &mut subscriber, 1).await;
+    cluster.node(0).kill();
+    assert_arrives(&bus, &mut subscriber, 2).await;
+    // The bus is on one of the other two.
+    cluster.node(1).kill();
+    assert_arrives(&bus, &mut subscriber, 3).await;
+    cluster.node(1).start();
+    cluster.node(2).kill();
+    assert_arrives(&bus, &mut subscriber, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_the_cluster_announced_are_used_with_the_same_credentials() {
+    let users = "authorization { users = [{ user: me, password: s3cret }] }";
+    let credentials = || Ok::<_, String>(Credentials::user("me", "s3cret"));
+    let options = NatsOptions::new().credentials(credentials);
+    lives_on_announced_servers(NatsCluster::new(None, &[users]), options).await;
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_the_cluster_announced_are_used_over_tls() {
+    let certificates = Certificates::new();
+    let tls = ServerTls::new(&certificates).require_client_certificate();
+    let (ca, client) = (certificates.authority().pem().to_owned(), certificates.client().clone());
+    let options = NatsOptions::new().tls(move || {
+        let (certificate, key) = (client.certificate().pem(), client.key().pem());
+        Ok::<_, String>(TlsOptions::new().ca(ca.as_str()).client_certificate(certificate, key))
+    });
+    lives_on_announced_servers(NatsCluster::new(Some(&tls), &[]), options).await;
+}
+
+/// The server would keep its connections for two seconds at least.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_shuts_down_is_left_for_another_before_it_ends_the_connection() {
+    let mut cluster = NatsCluster::new(None, &[]);
+    let (first, others) = (cluster.node(0).url(), [cluster.node(1).url(), cluster.node(2).url()].join(","));
+    let bus = NatsBus::connect(&first, runtime()).await.unwrap();
+    let far = NatsBus::connect(&others, runtime()).await.unwrap();
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
+    assert_arrives(&far, &mut subscriber, 1).await;
+    let mut events = watch(&bus);
+    let start = Instant::now();
+    cluster.node(0).lame_duck();
+    let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("no loss") };
+    let expected = format!("not connected to {first}: the server is shutting down (lame duck mode)");
+    assert_eq!(cause.to_string(), expected);
+    let BusEvent::Reconnected { after } = event(&mut events).await else { panic!("no connection") };
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+    assert!(after < SECOND / 10, "the bus has connected before it leaves: {after:?}");
+    assert_arrives(&far, &mut subscriber, 2).await;
+    cluster.node(0).wait_for_end();
+    assert!(matches!(bus.status(), Status::Connected));
+    assert_arrives(&far, &mut subscriber, 3).await;
+}
+
+/// There is no other server, so the bus works until the server ends the connection.
+#[tokio::test]
+async fn a_single_server_that_shuts_down_is_used_to_the_end() {
+    let mut server = Server::nats(&["lame_duck_duration: \"30s\"", "lame_duck_grace_period: \"2s\""]);
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
+    let mut events = watch(&bus);
+    let start = Instant::now();
+    server.lame_duck();
+    let mut sent = 0;
+    // Checked in between: a bus that leaves early cannot publish.
+    while start.elapsed() < SECOND {
+        sent += 1;
+        publish(&bus, &plain("Make"), frame(sent)).await.unwrap();
+        assert_eq!(subscriber.number().await, sent);
+    }
+    let BusEvent::ConnectionLost { .. } = event(&mut events).await else { panic!("no loss") };
+    assert!(start.elapsed() > SECOND, "{:?}", start.elapsed());
+    server.wait_for_end();
+    server.start();
+    assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }));
+    assert_arrives(&bus, &mut subscriber, 0).await;
+}
+
+/// The nodes that both sides are connected to lose each other, and find each other again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_pass_again_after_a_route_of_the_cluster_was_cut() {
+    let mut cluster = NatsCluster::new(None, &[]);
+    let near = NatsBus::connect(&cluster.node(0).url(), runtime()).await.unwrap();
+    let far = NatsBus::connect(&cluster.node(1).url(), runtime()).await.unwrap();
+    let mut subscriber = Subscriber::live(&far, &plain("Make"), Plain).await;
+    assert_arrives(&near, &mut subscriber, 1).await;
+    cluster.cut_route(0, 1);
+    publish(&near, &plain("Make"), frame(2)).await.unwrap();
+    cluster.restore_route(0, 1);
+    assert_arrives(&near, &mut subscriber, 3).await;
+    assert!(matches!(near.status(), Status::Connected) && matches!(far.status(), Status::Connected));
+}
