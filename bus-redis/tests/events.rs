@@ -42,13 +42,6 @@ async fn refused_lock(server: &Server, credentials: &str, words: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_locks_nothing() {
-    let (primary, replica) = (Server::redis(&[]), Server::redis(&[]));
-    tell(&replica, &format!("REPLICAOF 127.0.0.1 {}", primary.port())).await;
-    refused_lock(&replica, "", "READONLY You can't write against a read only replica").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_without_the_right_locks_nothing() {
     let server = Server::redis(&[]);
     tell(&server, "ACL SETUSER hatter on >right ~* &* +@all -set").await;
