@@ -164,7 +164,14 @@ impl<P: Purpose> Connection<P> {
                         let _ = waiting.send(Err(error));
                         break;
                     }
-                    None => self.lost(&BusError::new(error)),
+                    None => {
+                        let is_refusal = matches!(error, ConnectError::Refused { .. });
+                        let cause = BusError::new(error);
+                        self.lost(&cause);
+                        if is_refusal {
+                            self.outages.refused(&cause);
+                        }
+                    }
                 },
             }
             self.wait().await;

@@ -117,7 +117,11 @@ impl Connector {
             return errors.remove(0);
         }
         let causes: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        ConnectError::Server { server: self.target.names(), cause: causes.join("; ") }
+        let (server, cause) = (self.target.names(), causes.join("; "));
+        match errors.iter().all(|error| matches!(error, ConnectError::Refused { .. })) {
+            true => ConnectError::Refused { server, cause },
+            false => ConnectError::Server { server, cause },
+        }
     }
 
     /// Remembers the slots of the cluster, and the nodes that serve them as addresses to try.

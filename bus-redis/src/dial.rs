@@ -39,6 +39,9 @@ pub(crate) enum Login {
 /// Why an attempt failed: in words of the bus's own, or of the client library.
 enum DialError {
     Text(String),
+    /// The handshake, or the certificates that it needs.
+    #[cfg(feature = "tls")]
+    Tls(String),
     Redis(RedisError),
 }
 
@@ -61,12 +64,16 @@ impl Connector {
             Ok((connection, driver)) => return Ok(Session { connection, server, _driver: driver }),
             Err(failure) => failure,
         };
-        Err(error(match failure {
-            DialError::Text(text) => text,
-            DialError::Redis(failure) => {
-                self.cause(address, &failure, settings.redis_settings().password()).await
+        let password = settings.redis_settings().password();
+        Err(match failure {
+            DialError::Text(cause) => error(cause),
+            #[cfg(feature = "tls")]
+            DialError::Tls(cause) => ConnectError::Refused { server, cause },
+            DialError::Redis(failure) if is_refusal(&failure) => {
+                ConnectError::Refused { cause: cause::of(&failure, password), server }
             }
-        }))
+            DialError::Redis(failure) => error(self.cause(address, &failure, password).await),
+        })
     }
 
     /// Returns why an attempt to connect failed.
@@ -164,7 +171,7 @@ impl Connector {
         };
         let stream = stream::connect(host, *port, self.runtime.is_tokio()).await;
         let stream = stream.map_err(|error| DialError::Redis(error.into()))?;
-        let stream = options.handshake(host, stream).await.map_err(DialError::Text)?;
+        let stream = options.handshake(host, stream).await.map_err(DialError::Tls)?;
         let connected =
             MultiplexedConnection::new_with_config(settings.redis_settings(), stream, config.clone());
         connected.await.map_err(DialError::Redis)
@@ -194,6 +201,13 @@ async fn dial_plain(
 /// Whether the server was reached and did not reply.
 fn is_silent(error: &RedisError) -> bool {
     error.is_timeout() || error.is_io_error() && !error.is_connection_refusal()
+}
+
+/// Whether the server refuses the credentials or the certificate of the bus. With TLS 1.3 a server
+/// refuses a certificate after the handshake.
+fn is_refusal(error: &RedisError) -> bool {
+    matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+        || error.is_io_error() && error.to_string().contains("received fatal alert")
 }
 
 fn with_credentials(settings: RedisConnectionInfo, credentials: &Credentials) -> RedisConnectionInfo {

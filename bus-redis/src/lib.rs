@@ -67,7 +67,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate |
 //! | [`Reconnected`](BusEvent::Reconnected) | both connections answer again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
@@ -233,7 +233,7 @@ impl RedisBus {
     /// # Errors
     ///
     /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection, is
-    /// not Redis or not of the kind that the URL says, or if the [feature](crate#features) for the
+    /// not Redis, or not of the kind that the URL says, or if the [feature](crate#features) for the
     /// runtime or for TLS is disabled.
     pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(url, runtime, RedisOptions::new()).await
