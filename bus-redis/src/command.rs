@@ -66,6 +66,8 @@ impl Operation for Command {
 /// State shared between the command connection and the bus.
 pub(crate) struct Commands {
     pub(crate) queue: Arc<ConnectionQueue<Command>>,
+    /// The queue of locks and removals. It is the same queue, except in a cluster.
+    pub(crate) locks: Arc<ConnectionQueue<Command>>,
     pub(crate) table: Lock<Table>,
     pub(crate) connector: Arc<Connector>,
     monitor: Monitor,
@@ -74,7 +76,15 @@ pub(crate) struct Commands {
 impl Commands {
     pub(crate) fn new(connector: Arc<Connector>, monitor: Monitor) -> Self {
         let queue = Arc::new(ConnectionQueue::new(connector.options.queue_bytes));
-        Self { queue, table: Lock::default(), connector, monitor }
+        let locks = if connector.target.is_cluster() {
+            let locks = ConnectionQueue::new(connector.options.queue_bytes);
+            // Its task connects to the nodes that it needs.
+            locks.connected();
+            Arc::new(locks)
+        } else {
+            Arc::clone(&queue)
+        };
+        Self { queue, locks, table: Lock::default(), connector, monitor }
     }
 
     /// Queues a frame to publish.
@@ -92,8 +102,9 @@ impl Commands {
         let mut wakes = WakeList::new();
         // A compressed frame takes more memory than its bytes.
         let size = bytes.len().max(frame.value_len()) + OVERHEAD;
-        let lock = LockFrame { channel: channel.into(), key: lock::key(bytes), frame, size };
-        let Err(refusal) = self.queue.offer(Budget::Inbound, || Command::Lock(lock), &mut wakes) else {
+        let key = self.connector.options.prefixed(&lock::key(bytes)).into_owned();
+        let lock = LockFrame { channel: channel.into(), key, frame, size };
+        let Err(refusal) = self.locks.offer(Budget::Inbound, || Command::Lock(lock), &mut wakes) else {
             return;
         };
         self.table.lock().report_queue_gap(channel, &mut wakes);
@@ -105,7 +116,7 @@ impl Commands {
     /// Removes a subscriber after the locks of frames received earlier.
     pub(crate) fn remove(&self, channel: Box<str>, id: SubscriberId) {
         let mut wakes = WakeList::new();
-        let refused = self.queue.push(Command::Remove(Remove { channel, id }), &mut wakes);
+        let refused = self.locks.push(Command::Remove(Remove { channel, id }), &mut wakes);
         if let Err((Command::Remove(Remove { channel, id }), _)) = refused {
             self.table.lock().remove(&channel, id, &mut wakes);
         }
@@ -138,6 +149,8 @@ impl Commands {
         let refused = |cause| BusError::new(format!("cannot publish on {}: {cause}", channel.legacy()));
         match (content, reply) {
             (Content::Failed(cause), _) => receipt.failed(cause),
+            // A node of a cluster counts the receivers at that node alone.
+            (_, Ok(Value::Int(_))) if self.connector.target.is_cluster() => receipt.published(None),
             (_, Ok(Value::Int(receivers))) => receipt.published(u64::try_from(receivers).ok()),
             (_, Ok(reply)) => receipt.failed(refused(self.connector.unexpected_reply(&reply))),
             (_, Err(Failure::Refused(cause))) => receipt.failed(refused(cause)),

@@ -2,22 +2,25 @@
 //!
 //! Only one pipeline is in flight. Operations queued in the meantime go into the next one, so
 //! replies arrive in the order of the operations. While the connection is down, queued operations
-//! fail immediately.
+//! fail immediately. The task probes an established connection at an interval.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use psrpc::BusError;
 use psrpc::bus::WakeList;
-use redis::aio::MultiplexedConnection;
+use psrpc::{BusError, Task};
 use redis::{Cmd, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::oneshot;
 
+use crate::check;
 use crate::connector::Connector;
+use crate::dial::Session;
 use crate::error::ConnectError;
 use crate::outage::{Outages, Side};
+use crate::probe::Probe;
 use crate::queue::{BATCH_BYTES, ConnectionQueue, Next, Operation, Sizes};
 
 /// The role of a connection. Its methods are called without holding a lock.
@@ -77,10 +80,18 @@ pub(crate) enum Failure {
 /// The next action of the task.
 enum Step<O> {
     Queue(Next<O>),
-    /// Pings the server because the connection was idle.
-    Ping,
-    /// Pings the server because an outage was reported.
+    /// Probes the connection because the interval is over.
+    Probe,
+    /// Probes the connection because an outage was reported.
     Check,
+    /// The time is up for the message that the bus sent to itself.
+    MessageDue,
+}
+
+/// The timers of an established connection.
+struct Timers {
+    probe: Task,
+    message: Option<Task>,
 }
 
 /// The state of the task that maintains a connection.
@@ -88,6 +99,7 @@ pub(crate) struct Connection<P: ConnectionRole> {
     pub(crate) role: P,
     connector: Arc<Connector>,
     outages: Arc<Outages>,
+    probe: Arc<Probe>,
     /// Stops the bus if this task ends early.
     stop: Box<dyn Fn(&BusError) + Send>,
     /// Operations that can be sent.
@@ -104,10 +116,21 @@ impl<P: ConnectionRole> Connection<P> {
         role: P,
         connector: Arc<Connector>,
         outages: Arc<Outages>,
+        probe: Arc<Probe>,
         stop: impl Fn(&BusError) + Send + 'static,
     ) -> Self {
         let (ready, in_flight) = (VecDeque::new(), VecDeque::new());
-        Self { role, connector, outages, stop: Box::new(stop), ready, in_flight, failures: 0, ended: false }
+        Self {
+            role,
+            connector,
+            outages,
+            probe,
+            stop: Box::new(stop),
+            ready,
+            in_flight,
+            failures: 0,
+            ended: false,
+        }
     }
 
     /// Maintains the connection until the queue is closed.
@@ -118,14 +141,14 @@ impl<P: ConnectionRole> Connection<P> {
         let mut first = Some(first);
         while !self.role.queue().is_closed() {
             match self.connect().await {
-                Ok(connection) => {
+                Ok(session) => {
                     self.role.queue().connected();
                     if let Some(first) = first.take() {
                         // If the receiver was dropped, the bus is closed.
                         let _ = first.send(Ok(()));
                     }
                     self.role.on_connected();
-                    match self.serve(connection).await {
+                    match self.serve(session).await {
                         Ok(()) => break,
                         Err(cause) => {
                             self.lost(&cause);
@@ -141,7 +164,14 @@ impl<P: ConnectionRole> Connection<P> {
                         let _ = waiting.send(Err(error));
                         break;
                     }
-                    None => self.lost(&BusError::new(error)),
+                    None => {
+                        let is_refusal = matches!(error, ConnectError::Refused { .. });
+                        let cause = BusError::new(error);
+                        self.lost(&cause);
+                        if is_refusal {
+                            self.outages.refused(&cause);
+                        }
+                    }
                 },
             }
             self.wait().await;
@@ -151,7 +181,7 @@ impl<P: ConnectionRole> Connection<P> {
         self.role.on_ended();
     }
 
-    async fn connect(&mut self) -> Result<MultiplexedConnection, ConnectError> {
+    async fn connect(&mut self) -> Result<Session, ConnectError> {
         let (queue, receive) = (Arc::clone(self.role.queue()), self.role.receiver());
         let pushed = move |info: PushInfo| {
             match info.kind {
@@ -177,13 +207,14 @@ impl<P: ConnectionRole> Connection<P> {
 
     /// Sends queued operations until the queue is closed and empty. Fails if the connection is
     /// lost.
-    async fn serve(&mut self, mut connection: MultiplexedConnection) -> Result<(), BusError> {
+    async fn serve(&mut self, mut session: Session) -> Result<(), BusError> {
+        let mut timers = Timers { probe: self.connector.sleep(Duration::ZERO), message: None };
         loop {
             if !self.ready.is_empty() {
-                self.send(&mut connection).await?;
+                self.send(&mut session).await?;
                 continue;
             }
-            match self.next_step().await {
+            match self.next_step(&mut timers).await {
                 Step::Queue(Next::Send(operations)) => {
                     for operation in operations {
                         self.role.prepare(operation, &mut self.ready);
@@ -195,35 +226,76 @@ impl<P: ConnectionRole> Connection<P> {
                     ));
                 }
                 Step::Queue(Next::End) => return Ok(()),
-                Step::Ping => {
-                    self.connector.ping(&mut connection).await?;
+                Step::Probe => {
+                    self.probe(&mut session, &mut timers).await?;
                     self.failures = 0;
                 }
                 Step::Check => {
-                    self.connector.ping(&mut connection).await?;
+                    self.probe(&mut session, &mut timers).await?;
                     self.outages.confirmed(P::SIDE, self.connector.runtime.now());
+                }
+                Step::MessageDue => {
+                    timers.message = None;
+                    let cause = BusError::new(
+                        self.connector
+                            .connect_error("messages published on one connection do not arrive on the other"),
+                    );
+                    if self.probe.give_up(self.connector.runtime.now().time, &cause) {
+                        return Err(cause);
+                    }
                 }
             }
         }
     }
 
-    async fn next_step(&mut self) -> Step<P::Operation> {
+    /// Waits for an operation or a timer. Timers come first, so that a busy
+    /// connection is probed too.
+    async fn next_step(&mut self, timers: &mut Timers) -> Step<P::Operation> {
         let (queue, keep_running, outages) = (self.role.queue(), self.role.holds_back(), &self.outages);
-        let mut idle = self.connector.sleep(self.connector.options.ping_interval);
         poll_fn(|cx| {
             if outages.poll_check_due(P::SIDE, cx).is_ready() {
                 return Poll::Ready(Step::Check);
             }
-            match queue.poll_next(keep_running, cx) {
-                Poll::Ready(next) => Poll::Ready(Step::Queue(next)),
-                Poll::Pending => idle.as_mut().poll(cx).map(|()| Step::Ping),
+            if timers.probe.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Step::Probe);
             }
+            if let Some(message) = &mut timers.message
+                && message.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Step::MessageDue);
+            }
+            queue.poll_next(keep_running, cx).map(Step::Queue)
         })
         .await
     }
 
+    /// Checks the server, and that messages pass from one connection to the other.
+    async fn probe(&mut self, session: &mut Session, timers: &mut Timers) -> Result<(), BusError> {
+        if let Some(cause) = self.probe.given_up(P::SIDE) {
+            return Err(cause);
+        }
+        let (kind, now) = (&self.connector.target.kind, self.connector.runtime.now().time);
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(check::command(kind));
+        if let Some(command) = self.probe.command(P::SIDE, now) {
+            pipeline.add_command(command);
+        }
+        let replies = session.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+        let mut replies = replies.map_err(|error| self.connector.bus_error(&error))?.into_iter();
+        if let Some(problem) = replies.next().and_then(|reply| check::problem(kind, &reply)) {
+            return Err(BusError::new(self.connector.connect_error(problem)));
+        }
+        if let Some(reply) = replies.next() {
+            self.probe.replied(P::SIDE, &reply);
+        }
+        timers.probe = self.connector.sleep(self.connector.options.ping_interval);
+        let deadline = self.probe.deadline().filter(|_| P::SIDE == Side::Commands);
+        timers.message = deadline.map(|deadline| self.connector.runtime.sleep_until(deadline));
+        Ok(())
+    }
+
     /// Sends about one batch of operations that are ready and awaits the replies.
-    async fn send(&mut self, connection: &mut MultiplexedConnection) -> Result<(), BusError> {
+    async fn send(&mut self, session: &mut Session) -> Result<(), BusError> {
         let mut bytes = 0;
         while bytes < BATCH_BYTES
             && let Some(operation) = self.ready.pop_front()
@@ -241,7 +313,7 @@ impl<P: ConnectionRole> Connection<P> {
         let replies = match pipeline.len() {
             0 => Vec::new(),
             count => {
-                let replies = connection.send_packed_commands(&pipeline, 0, count).await;
+                let replies = session.connection.send_packed_commands(&pipeline, 0, count).await;
                 replies.map_err(|error| self.connector.bus_error(&error))?
             }
         };
@@ -262,6 +334,7 @@ impl<P: ConnectionRole> Connection<P> {
 
     /// Handles a lost connection or a failed attempt to reconnect.
     fn lost(&mut self, cause: &BusError) {
+        self.probe.lost(P::SIDE);
         self.outages.lost(P::SIDE, self.connector.runtime.now(), cause);
         self.fail_all(cause);
     }

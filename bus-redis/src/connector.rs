@@ -1,97 +1,164 @@
-//! Connects to one server. Errors name the server and its reply, but no secret.
+//! Finds the server and connects to it. Errors name the server and its reply, but no secret.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use psrpc::bus::Lock;
 use psrpc::{BusError, Runtime, Task};
-use redis::aio::{AsyncPushSender, MultiplexedConnection};
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, Value,
-};
+use redis::aio::AsyncPushSender;
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError, Value};
 
+use crate::cluster::Slots;
+use crate::dial::{Login, Session};
 use crate::error::ConnectError;
 use crate::options::RedisOptions;
-use crate::{backoff, cause, greeting};
-
-/// How long to wait for the greeting of a server that closed the connection.
-const GREETING: Duration = Duration::from_millis(300);
+use crate::target::{Target, TargetKind};
+use crate::{backoff, cause, check};
 
 /// The delay before the first attempt to connect again.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 
-/// The server address and the settings of its connections.
+/// The servers that the bus connects to, and the settings of its connections.
 pub(crate) struct Connector {
-    client: Client,
-    /// The server's address as shown in errors.
-    pub(crate) server: String,
+    pub(crate) target: Target,
     pub(crate) options: RedisOptions,
     pub(crate) runtime: Arc<dyn Runtime>,
+    state: Lock<ConnectorState>,
+}
+
+struct ConnectorState {
+    /// The server of the latest connection, as it is shown in errors.
+    server: Arc<str>,
+    /// The addresses to try, the one that worked last first.
+    addresses: Vec<ConnectionAddr>,
+    /// The slots of the cluster, as the latest node told them.
+    slots: Arc<Slots>,
 }
 
 impl Connector {
-    /// Returns a connector with the settings of `client`, except those that the bus requires.
     pub(crate) fn new(
-        client: &Client,
+        target: Target,
         options: RedisOptions,
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ConnectError> {
-        let info = client.get_connection_info();
-        let server = info.addr().to_string();
-        // The server pushes messages between replies, which RESP2 does not support.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let info = info.clone().set_redis_settings(settings).set_tcp_settings(tcp);
-        match info.into_connection_info().and_then(Client::open) {
-            Ok(client) => Ok(Self { client, server, options, runtime }),
-            Err(error) => Err(ConnectError::Server { server, cause: cause::of_client(&error) }),
+        options.check(&target)?;
+        let mut addresses = target.addresses.clone();
+        if target.is_cluster() {
+            // Spreads the buses over the nodes.
+            let start = usize::from(runtime.seed()[0]) % addresses.len();
+            addresses.rotate_left(start);
         }
+        let server = target.names().into();
+        let state = Lock::new(ConnectorState { server, addresses, slots: Arc::default() });
+        Ok(Self { target, options, runtime, state })
     }
 
     /// Connects, and forwards everything that the server pushes to `pushed`.
-    pub(crate) async fn connect(
+    pub(crate) async fn connect(&self, pushed: impl AsyncPushSender) -> Result<Session, ConnectError> {
+        let config = self.config().set_push_sender(pushed);
+        let addresses = self.state.lock().addresses.clone();
+        let mut errors = Vec::new();
+        for address in addresses {
+            match self.attempt(&address, &config).await {
+                Ok(session) => {
+                    let mut state = self.state.lock();
+                    state.server = session.server.as_str().into();
+                    if let Some(at) = state.addresses.iter().position(|known| *known == address) {
+                        state.addresses[..=at].rotate_right(1);
+                    }
+                    return Ok(session);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(self.all_failed(errors))
+    }
+
+    /// Connects to the server at an address, or to the one that the sentinel at it names.
+    async fn attempt(
         &self,
-        pushed: impl AsyncPushSender,
-    ) -> Result<MultiplexedConnection, ConnectError> {
-        let config = AsyncConnectionConfig::new()
+        address: &ConnectionAddr,
+        config: &AsyncConnectionConfig,
+    ) -> Result<Session, ConnectError> {
+        let mut session = match &self.target.kind {
+            TargetKind::Server | TargetKind::Cluster => self.dial(address, Login::Server, config).await?,
+            TargetKind::Sentinel { master } => {
+                let master = self.ask_sentinel(address, master).await?;
+                self.dial(&master, Login::Server, config).await?
+            }
+        };
+        self.check(&mut session).await?;
+        if self.target.is_cluster()
+            && let Some(slots) = Slots::ask(&mut session).await
+        {
+            self.learn(slots);
+        }
+        Ok(session)
+    }
+
+    /// Checks that the server is what the bus needs.
+    async fn check(&self, session: &mut Session) -> Result<(), ConnectError> {
+        let command = check::command(&self.target.kind);
+        let error = |cause| ConnectError::Server { server: session.server.clone(), cause };
+        // The reply takes part in connecting.
+        let mut connection = session.connection.clone();
+        connection.set_response_timeout(self.options.connection_timeout);
+        match connection.send_packed_command(&command).await {
+            Err(failure) => Err(error(cause::of(&failure, None))),
+            Ok(reply) => {
+                check::problem(&self.target.kind, &reply).map_or(Ok(()), |problem| Err(error(problem)))
+            }
+        }
+    }
+
+    /// Returns one error for all addresses.
+    fn all_failed(&self, mut errors: Vec<ConnectError>) -> ConnectError {
+        if errors.len() == 1 {
+            return errors.remove(0);
+        }
+        let causes: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let (server, cause) = (self.target.names(), causes.join("; "));
+        match errors.iter().all(|error| matches!(error, ConnectError::Refused { .. })) {
+            true => ConnectError::Refused { server, cause },
+            false => ConnectError::Server { server, cause },
+        }
+    }
+
+    /// Remembers the slots of the cluster, and the nodes that serve them as addresses to try.
+    pub(crate) fn learn(&self, slots: Slots) {
+        let mut state = self.state.lock();
+        let nodes: Vec<_> =
+            slots.nodes().map(|(host, port)| ConnectionAddr::Tcp(host.into(), port)).collect();
+        // The one that worked last stays first, and those of the URL stay as a way back.
+        let is_known = |node: &ConnectionAddr| nodes.contains(node) || self.target.addresses.contains(node);
+        state.addresses.retain(is_known);
+        for node in nodes {
+            if !state.addresses.contains(&node) {
+                state.addresses.push(node);
+            }
+        }
+        state.slots = Arc::new(slots);
+    }
+
+    /// Returns the slots of the cluster as they are known.
+    pub(crate) fn slots(&self) -> Arc<Slots> {
+        Arc::clone(&self.state.lock().slots)
+    }
+
+    /// Returns the addresses to try, the one that worked last first.
+    pub(crate) fn addresses(&self) -> Vec<ConnectionAddr> {
+        self.state.lock().addresses.clone()
+    }
+
+    /// Returns the name of the server of the latest connection.
+    pub(crate) fn server(&self) -> Arc<str> {
+        Arc::clone(&self.state.lock().server)
+    }
+
+    pub(crate) fn config(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.connection_timeout))
             .set_response_timeout(Some(self.options.response_timeout))
-            .set_push_sender(pushed);
-        // The client library detects the runtime: tokio inside a tokio runtime, smol otherwise.
-        // This code runs in a task of the bus's runtime, so the result agrees with
-        // `Runtime::is_tokio`.
-        let error = match self.client.get_multiplexed_async_connection_with_config(&config).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
-        };
-        let password = self.client.get_connection_info().redis_settings().password();
-        let hung_up = error.is_io_error() && !error.is_timeout() && !error.is_connection_refusal();
-        let greeting = if hung_up { self.greeting().await } else { None };
-        let cause = match greeting {
-            Some(line) => cause::of_server(&line, password),
-            None => cause::of(&error, password),
-        };
-        Err(self.connect_error(cause))
-    }
-
-    /// Returns the error that the server sends to a client before any command, if there is one.
-    async fn greeting(&self) -> Option<String> {
-        let ConnectionAddr::Tcp(host, port) = self.client.get_connection_info().addr() else { return None };
-        let mut timeout = self.sleep(GREETING.min(self.options.connection_timeout));
-        let mut error = pin!(greeting::error(host, *port, self.runtime.is_tokio()));
-        poll_fn(|cx| match error.as_mut().poll(cx) {
-            Poll::Ready(error) => Poll::Ready(error),
-            Poll::Pending => timeout.as_mut().poll(cx).map(|()| None),
-        })
-        .await
-    }
-
-    /// Pings the server. Any reply is a success, including an error.
-    pub(crate) async fn ping(&self, connection: &mut MultiplexedConnection) -> Result<(), BusError> {
-        let reply = connection.send_packed_command(&redis::cmd("PING")).await;
-        reply.map(drop).map_err(|error| self.bus_error(&error))
     }
 
     /// Returns the error for a failure on an established connection. The password was sent earlier,
@@ -107,8 +174,9 @@ impl Connector {
         BusError::new(self.connect_error(format!("unexpected reply: {reply}")))
     }
 
+    /// Returns an error of the server of the latest connection.
     pub(crate) fn connect_error(&self, cause: impl Into<String>) -> ConnectError {
-        ConnectError::Server { server: self.server.clone(), cause: cause.into() }
+        ConnectError::Server { server: self.server().to_string(), cause: cause.into() }
     }
 
     /// Sleeps before the next attempt to connect. The delay grows with `failures`.

@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is invalid or is not a Redis URL.
+    /// The URL is invalid, is not a Redis URL, or does not go with the options.
     #[error("invalid Redis URL: {cause}")]
     Url {
         /// The reason, without any part of the URL but its scheme.
@@ -16,7 +16,17 @@ pub enum ConnectError {
         /// The feature to enable.
         feature: &'static str,
     },
-    /// The server is unreachable, refuses the connection, or is not Redis.
+    /// The server refuses the credentials or the certificate of the bus, or the bus does not trust the
+    /// certificate of the server.
+    #[error("redis at {server}: {cause}")]
+    Refused {
+        /// The server's address.
+        server: String,
+        /// The error of the server, or of the TLS handshake.
+        cause: String,
+    },
+    /// The server is unreachable, refuses the connection for another reason, or is not of the kind
+    /// that the bus needs.
     #[error("redis at {server}: {cause}")]
     Server {
         /// The server's address.
@@ -33,7 +43,9 @@ impl From<ConnectError> for psrpc::Error {
         let (code, fault) = match error {
             ConnectError::Url { .. } => (ErrorCode::InvalidArgument, Fault::Caller),
             ConnectError::Runtime { .. } => (ErrorCode::FailedPrecondition, Fault::Caller),
-            ConnectError::Server { .. } => (ErrorCode::Unavailable, Fault::Bus),
+            ConnectError::Server { .. } | ConnectError::Refused { .. } => {
+                (ErrorCode::Unavailable, Fault::Bus)
+            }
         };
         Self::from_source(code, error).with_fault(fault)
     }

@@ -41,8 +41,8 @@ impl Bus {
     ///
     /// If no connector can be made for a loopback address.
     pub fn new(runtime: impl Runtime, options: RedisOptions) -> Self {
-        let client = url::client("redis://127.0.0.1").expect("it is a URL");
-        let connector = Connector::new(&client, options, Arc::new(runtime)).expect("the client is one");
+        let target = url::target("redis://127.0.0.1").expect("it is a URL");
+        let connector = Connector::new(target, options, Arc::new(runtime)).expect("the options are allowed");
         let shared = Arc::new(Shared::new(connector));
         shared.commands.queue.connected();
         shared.subscriptions.queue.connected();

@@ -17,6 +17,20 @@
 //! # }
 //! ```
 //!
+//! # URLs
+//!
+//! | URL | server |
+//! |---|---|
+//! | `redis://[[user]:password@]host[:port][/database]` | one server; the port is 6379 unless the URL names another |
+//! | `redis+unix:///path[?db=N&user=USER&pass=PASSWORD]`, `unix:///path` | one server at a Unix socket |
+//! | `redis+sentinel://[[user]:password@]host[:port],.../NAME[/database]` | the master that the sentinels call `NAME`; their port is 26379 unless the URL names another |
+//! | `redis+cluster://[[user]:password@]host[:port],...` | a Redis Cluster, of which the URL names some nodes |
+//!
+//! `rediss` in place of `redis` asks for TLS (feature `tls`); `valkey` and `valkeys` mean the same.
+//! A database only matters for locks: channels are the same in all. Special characters in a user or
+//! a password are percent-encoded. Credentials that change while the bus runs come from
+//! [`RedisOptions::credentials`].
+//!
 //! # Queues
 //!
 //! A queue subscription consists of a plain subscription and a lock. Every member of the fleet
@@ -30,10 +44,10 @@
 //! # Outages
 //!
 //! A bus has two connections: one for subscriptions, one for everything else. Its
-//! [status](psrpc::bus::Status) is `Connected` while both are up. If either is lost, the bus
-//! reconnects with growing delays ([`RedisOptions::reconnect_delay`]). Until then, publishing fails
-//! at once, and subscriptions are interrupted. You need not create clients and servers again. They
-//! log an outage like this, of a server that was restarted:
+//! [status](psrpc::bus::Status) is `Connected` while both are up. If either is lost or fails a
+//! [check](#checks), the bus reconnects with growing delays ([`RedisOptions::reconnect_delay`]).
+//! Until then, publishing fails at once, and subscriptions are interrupted. You need not create
+//! clients and servers again. They log an outage like this, of a server that was restarted:
 //!
 //! ```text
 //! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_x2LqnB4Bu3wI"
@@ -63,7 +77,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate |
 //! | [`Reconnected`](BusEvent::Reconnected) | both connections work again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
@@ -80,12 +94,62 @@
 //!
 //! A program that may start before its server sets [`RedisOptions::wait_for_server`].
 //!
+//! # Checks
+//!
+//! At each [`RedisOptions::ping_interval`], also when it is busy, the bus sends one or two commands on
+//! each connection. They detect a server that answers but no longer serves:
+//!
+//! * `HELLO 3` tells the server's role. A master that was demoted to a replica accepts messages that
+//!   reach only its own clients.
+//! * A message that the bus publishes to itself, on the channel `psrpc-probe:` and a random id, must
+//!   arrive within [`RedisOptions::response_timeout`]. It does not if an address leads to two servers
+//!   that do not exchange messages.
+//! * In a cluster, `CLUSTER INFO` tells whether the node is cut off from the others.
+//!
+//! The bus then replaces the connection, with an event that says why. It also checks the role when it
+//! connects: a replica is refused, as is a server of the wrong kind, such as a sentinel or a node of a
+//! cluster at a `redis://` URL. What a user's rights do not allow is not checked.
+//!
+//! # Rights
+//!
+//! A user needs these rights for a service `Hats`:
+//!
+//! ```text
+//! ACL SETUSER hatter on >password resetchannels &Hats|* &psrpc-probe:* ~*
+//!     -@all +hello +ping +publish +subscribe +unsubscribe +set
+//! ```
+//!
+//! Add `+cluster|info +cluster|slots` for a cluster. `~*` and `+set` are for the locks of queues,
+//! whose keys are digests. Without the right to `psrpc-probe:*` the bus works, but does not send
+//! messages to itself.
+//!
+//! # Sentinel
+//!
+//! Each time the bus connects, it asks the sentinels in turn for the master. It follows a failover
+//! when the old master is lost, or when the role of the old master changes. A bus needs one sentinel
+//! that it can reach. Sentinels need Redis 6.2 or later.
+//!
+//! # Cluster
+//!
+//! Both connections lead to one node, which forwards published frames to every other node. So each
+//! frame costs work at every node: a cluster adds reliability, and no capacity for messages.
+//! A publish does not tell the number of receivers, because the node counts its own subscribers only.
+//! The lock of a queue's frame is taken at the master of the key's slot. The bus follows slots that
+//! move, and finds further nodes when one is lost. While a slot has no master, its locks are refused,
+//! and each is a [`LockRefused`](BusEvent::LockRefused). Sharded channels (`SPUBLISH`) are not
+//! supported: Go peers do not use them.
+//!
 //! # Features
 //!
 //! The bus runs on the runtime that you pass to `connect`. Cargo features choose how the Redis
 //! client connects: `tokio` (the default), or `smol` for `psrpc-smol` and every other runtime that
 //! is not tokio. The bus starts no tokio runtime. Connecting on a runtime whose feature is off
 //! fails with an error that [names the feature](ConnectError::Runtime).
+//!
+//! `tls` (off by default) adds TLS by rustls with ring, on both runtimes. It neither needs nor
+//! installs a process-wide crypto provider. [`RedisOptions::tls`] sets the certificates. A
+//! [client](RedisBus::from_client) with TLS settings of its own uses those instead, and needs the
+//! TLS features of the crate `redis`.
 //!
 //! If the runtime shuts down, the bus stops for good: publishing and subscribing fail at once.
 
@@ -97,9 +161,13 @@ compile_error!("psrpc-bus-redis needs one of its features `tokio` and `smol`");
 
 mod backoff;
 mod cause;
+mod check;
+mod cluster;
 mod command;
 mod connection;
 mod connector;
+mod credentials;
+mod dial;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -108,11 +176,18 @@ mod greeting;
 mod lock;
 mod options;
 mod outage;
+mod probe;
 mod publish;
 mod queue;
 mod sender;
+mod sentinel;
+#[cfg(feature = "tls")]
+mod stream;
 mod subscribers;
 mod subscriptions;
+mod target;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 
 use std::sync::Arc;
@@ -126,17 +201,23 @@ use psrpc::{BusError, Runtime, SubscriptionKind};
 use redis::Client;
 use tokio::sync::oneshot;
 
+use self::cluster::ClusterLocks;
 use self::command::Commands;
 use self::connection::Connection;
 use self::connector::Connector;
 use self::outage::Outages;
+use self::probe::Probe;
 use self::sender::CommandSender;
 use self::subscriptions::{SubscriptionSender, Subscriptions};
+use self::target::Target;
 
+pub use self::credentials::Credentials;
 pub use self::error::ConnectError;
 pub use self::options::RedisOptions;
+#[cfg(feature = "tls")]
+pub use self::tls::TlsOptions;
 
-/// A bus over a Redis server. Cheap to clone; all clones share the same connections.
+/// A bus over Redis: a server, a master with sentinels, or a cluster. Cheap to clone; all clones share the same connections.
 ///
 /// Dropping the last clone and the last subscription closes the connections, after the bus has sent
 /// every frame that was published before.
@@ -150,18 +231,19 @@ struct Handle(Arc<Shared>);
 struct Shared {
     connector: Arc<Connector>,
     outages: Arc<Outages>,
+    probe: Arc<Probe>,
     commands: Arc<Commands>,
     subscriptions: Arc<Subscriptions>,
 }
 
 impl RedisBus {
-    /// Connects to the server at a URL of the form
-    /// `redis://[[user]:password@]host[:port][/database]`.
+    /// Connects to the server at a [URL](crate#urls) such as `redis://127.0.0.1:6379`.
     ///
     /// # Errors
     ///
-    /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection or
-    /// is not Redis, or if the [feature](crate#features) for the runtime is disabled.
+    /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection, is
+    /// not Redis, or not of the kind that the URL says, or if the [feature](crate#features) for the
+    /// runtime or for TLS is disabled.
     pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(url, runtime, RedisOptions::new()).await
     }
@@ -176,7 +258,7 @@ impl RedisBus {
         runtime: impl Runtime,
         options: RedisOptions,
     ) -> Result<Self, ConnectError> {
-        Self::from_client(&url::client(url)?, runtime, options).await
+        Self::connect_to(url::target(url)?, runtime, options).await
     }
 
     /// Connects to the server of an existing client, with the settings of that client.
@@ -191,8 +273,16 @@ impl RedisBus {
         runtime: impl Runtime,
         options: RedisOptions,
     ) -> Result<Self, ConnectError> {
+        Self::connect_to(Target::server(client.get_connection_info(), false), runtime, options).await
+    }
+
+    async fn connect_to(
+        target: Target,
+        runtime: impl Runtime,
+        options: RedisOptions,
+    ) -> Result<Self, ConnectError> {
         connector::check_features(runtime.is_tokio())?;
-        let shared = Arc::new(Shared::new(Connector::new(client, options, Arc::new(runtime))?));
+        let shared = Arc::new(Shared::new(Connector::new(target, options, Arc::new(runtime))?));
         let bus = Self(Arc::new(Handle(Arc::clone(&shared))));
         let (commands, commands_connected) = oneshot::channel();
         let (subscriptions, subscriptions_connected) = oneshot::channel();
@@ -201,6 +291,10 @@ impl RedisBus {
         runtime.spawn(Box::pin(shared.connection(sender).run(commands)));
         let sender = SubscriptionSender(Arc::clone(&shared.subscriptions));
         runtime.spawn(Box::pin(shared.connection(sender).run(subscriptions)));
+        if shared.connector.target.is_cluster() {
+            let locks = ClusterLocks::new(Arc::clone(&shared.commands));
+            runtime.spawn(Box::pin(locks.run()));
+        }
         for connected in [commands_connected, subscriptions_connected] {
             // The sender is dropped only if the runtime dropped the task.
             let stopped = || shared.connector.connect_error("the runtime of the bus has shut down");
@@ -214,14 +308,16 @@ impl Shared {
     fn new(connector: Connector) -> Self {
         let (connector, outages) = (Arc::new(connector), Arc::new(Outages::default()));
         let commands = Arc::new(Commands::new(Arc::clone(&connector), outages.monitor.clone()));
-        let subscriptions = Arc::new(Subscriptions::new(Arc::clone(&commands), outages.monitor.clone()));
-        Self { connector, outages, commands, subscriptions }
+        let probe = Arc::new(Probe::new(&connector));
+        let (monitor, own) = (outages.monitor.clone(), Arc::clone(&probe));
+        let subscriptions = Arc::new(Subscriptions::new(Arc::clone(&commands), monitor, own));
+        Self { connector, outages, probe, commands, subscriptions }
     }
 
     fn connection<P: connection::ConnectionRole>(self: &Arc<Self>, role: P) -> Connection<P> {
         let shared = Arc::clone(self);
         let (connector, outages) = (Arc::clone(&self.connector), Arc::clone(&self.outages));
-        Connection::new(role, connector, outages, move |cause| shared.stop(cause))
+        Connection::new(role, connector, outages, Arc::clone(&self.probe), move |cause| shared.stop(cause))
     }
 
     /// Fails all later publishing and every subscription, because a task of the bus ended early.
@@ -229,6 +325,7 @@ impl Shared {
         let mut wakes = WakeList::new();
         self.commands.report_stopped(cause);
         self.commands.queue.stop(cause, &mut wakes);
+        self.commands.locks.stop(cause, &mut wakes);
         self.subscriptions.queue.stop(cause, &mut wakes);
     }
 }
@@ -276,6 +373,6 @@ impl Drop for Handle {
 
 impl std::fmt::Debug for RedisBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisBus").field("server", &self.0.0.connector.server).finish()
+        f.debug_struct("RedisBus").field("server", &self.0.0.connector.server()).finish()
     }
 }

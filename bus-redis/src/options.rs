@@ -1,8 +1,15 @@
 //! Options of the bus and their defaults.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use psrpc::proto::Compression;
+
+use crate::credentials::{Credentials, Provider, ProviderError};
+use crate::error::ConnectError;
+use crate::target::{Target, TargetKind};
+#[cfg(feature = "tls")]
+use crate::tls::TlsOptions;
 
 /// Options of a [`RedisBus`](crate::RedisBus).
 #[derive(Clone, Debug)]
@@ -15,6 +22,13 @@ pub struct RedisOptions {
     pub(crate) skew_allowance: Duration,
     pub(crate) compression: Option<Compression>,
     pub(crate) wait_for_server: bool,
+    pub(crate) credentials: Option<Provider<Credentials>>,
+    pub(crate) sentinel_credentials: Option<Provider<Credentials>>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Provider<TlsOptions>>,
+    #[cfg(feature = "tls")]
+    pub(crate) sentinel_tls: Option<Provider<TlsOptions>>,
+    pub(crate) channel_prefix: String,
 }
 
 impl RedisOptions {
@@ -29,6 +43,13 @@ impl RedisOptions {
             skew_allowance: Duration::ZERO,
             compression: None,
             wait_for_server: false,
+            credentials: None,
+            sentinel_credentials: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            sentinel_tls: None,
+            channel_prefix: String::new(),
         }
     }
 
@@ -59,7 +80,7 @@ impl RedisOptions {
         self
     }
 
-    /// Sets how long a connection may be idle before the bus pings the server. Default: 2 s.
+    /// Sets how often the bus [checks](crate#checks) each connection. Default: 2 s.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
@@ -109,6 +130,107 @@ impl RedisOptions {
     pub fn wait_for_server(mut self, wait: bool) -> Self {
         self.wait_for_server = wait;
         self
+    }
+
+    /// Sets a function that returns the user and the password, in place of those in the URL. Default:
+    /// none.
+    ///
+    /// The bus asks it for each connection, so new credentials take effect when the bus connects
+    /// again. It runs in a task of the bus and must not block for long. An error of the function
+    /// fails the attempt to connect, and its text becomes part of the cause.
+    #[must_use]
+    pub fn credentials<E: Into<ProviderError>>(
+        mut self,
+        provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials = Some(Provider::new(provider));
+        self
+    }
+
+    /// Sets a function that returns the user and the password for the sentinels. Default: none, so
+    /// the bus does not log in to them.
+    ///
+    /// It is asked as that of [`credentials`](Self::credentials) is. Credentials in the URL are for
+    /// the master alone.
+    #[must_use]
+    pub fn sentinel_credentials<E: Into<ProviderError>>(
+        mut self,
+        provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.sentinel_credentials = Some(Provider::new(provider));
+        self
+    }
+
+    /// Sets a function that returns the TLS options, for a URL that asks for TLS. Default:
+    /// [`TlsOptions::new`].
+    ///
+    /// The bus asks it for each connection, so certificates can be replaced while the bus runs. It
+    /// may read small files. An error of the function fails the attempt to connect, and its text
+    /// becomes part of the cause.
+    ///
+    /// ```no_run
+    /// use std::fs;
+    /// use psrpc_bus_redis::{RedisOptions, TlsOptions};
+    ///
+    /// let options = RedisOptions::new().tls(|| -> std::io::Result<_> {
+    ///     let (certificate, key) = (fs::read("client.pem")?, fs::read("client-key.pem")?);
+    ///     Ok(TlsOptions::new().ca(fs::read("ca.pem")?).client_certificate(certificate, key))
+    /// });
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls<E: Into<ProviderError>>(
+        mut self,
+        provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.tls = Some(Provider::new(provider));
+        self
+    }
+
+    /// Sets a function that returns the TLS options for the sentinels. Default: those of
+    /// [`tls`](Self::tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn sentinel_tls<E: Into<ProviderError>>(
+        mut self,
+        provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.sentinel_tls = Some(Provider::new(provider));
+        self
+    }
+
+    /// Sets a text that precedes the name of every channel and the key of every lock. Default: none.
+    ///
+    /// Fleets with different prefixes share a server without meeting. **Peers in Go have no such
+    /// prefix: a bus that sets one does not reach them.**
+    #[must_use]
+    pub fn channel_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.channel_prefix = prefix.into();
+        self
+    }
+
+    /// Returns the name of a channel or a key at the server.
+    pub(crate) fn prefixed<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match self.channel_prefix.as_str() {
+            "" => name.into(),
+            prefix => format!("{prefix}{name}").into(),
+        }
+    }
+
+    /// Refuses options that the target cannot use.
+    pub(crate) fn check(&self, target: &Target) -> Result<(), ConnectError> {
+        let refused = |cause: &str| Err(ConnectError::Url { cause: cause.into() });
+        let for_sentinels = self.sentinel_credentials.is_some();
+        #[cfg(feature = "tls")]
+        let for_sentinels = for_sentinels || self.sentinel_tls.is_some();
+        if for_sentinels && !matches!(target.kind, TargetKind::Sentinel { .. }) {
+            return refused("there are options for sentinels, which need a `redis+sentinel://` URL");
+        }
+        #[cfg(feature = "tls")]
+        if (self.tls.is_some() || self.sentinel_tls.is_some()) && !target.tls {
+            return refused("there are TLS options, which need a URL that begins with `rediss`");
+        }
+        Ok(())
     }
 }
 

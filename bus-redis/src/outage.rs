@@ -34,6 +34,8 @@ struct Outage {
     since: Now,
     /// The sides confirmed since the outage began.
     confirmed: [bool; 2],
+    /// Whether a refusal by the server has been reported.
+    refused: bool,
 }
 
 impl Outages {
@@ -45,10 +47,21 @@ impl Outages {
             outage.confirmed[side as usize] = false;
             return;
         }
-        state.outage = Some(Outage { since: now, confirmed: [false; 2] });
+        state.outage = Some(Outage { since: now, confirmed: [false; 2], refused: false });
         wakes.extend(state.waiting.iter_mut().filter_map(Option::take));
         // Under the lock, so that events are reported in order.
         self.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause: cause.clone() }, &mut wakes);
+    }
+
+    /// Records that the server refuses the credentials or the certificate of the bus, which the cause
+    /// of the outage does not tell. Reported once per outage.
+    pub(crate) fn refused(&self, cause: &BusError) {
+        let mut wakes = WakeList::new();
+        let mut state = self.state.lock();
+        let Some(outage) = state.outage.as_mut().filter(|outage| !outage.refused) else { return };
+        outage.refused = true;
+        let since = outage.since.wall;
+        self.monitor.report(BusEvent::ConnectionLost { since, cause: cause.clone() }, &mut wakes);
     }
 
     /// Records that a connection responded to a check.
@@ -104,6 +117,8 @@ mod tests {
         );
         outages.lost(other, now(3), &BusError::new("closed"));
         outages.lost(one, now(4), &BusError::new("refused"));
+        outages.refused(&BusError::new("WRONGPASS"));
+        outages.refused(&BusError::new("NOAUTH"));
         outages.confirmed(other, now(5));
         assert!(matches!(outages.monitor.status(), Status::Reconnecting { .. }));
         outages.confirmed(one, now(6));
@@ -111,6 +126,9 @@ mod tests {
         let mut next = || futures_core::Stream::poll_next(Pin::new(&mut events), &mut cx);
         assert!(
             matches!(next(), Poll::Ready(Some(BusEvent::ConnectionLost { cause, .. })) if cause.to_string() == "reset")
+        );
+        assert!(
+            matches!(next(), Poll::Ready(Some(BusEvent::ConnectionLost { cause, .. })) if cause.to_string() == "WRONGPASS")
         );
         assert!(
             matches!(next(), Poll::Ready(Some(BusEvent::Reconnected { after })) if after.as_nanos() == 5)

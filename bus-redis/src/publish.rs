@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use psrpc::BusError;
 use psrpc::bus::{Offer, Receipt, assert_unlocked};
-use psrpc::proto::{Channel, Compression, Frame};
+use psrpc::proto::{Channel, Frame};
 use redis::Cmd;
+
+use crate::options::RedisOptions;
 
 /// The approximate memory that a frame takes in addition to its bytes.
 pub(crate) const OVERHEAD: usize = 256;
@@ -51,10 +53,10 @@ impl Publish {
 }
 
 /// Returns the command that publishes a frame.
-pub(crate) fn encode(channel: &Channel, frame: &Frame, compression: Option<Compression>) -> Cmd {
+pub(crate) fn encode(channel: &Channel, frame: &Frame, options: &RedisOptions) -> Cmd {
     assert_unlocked("a frame is encoded");
-    let bytes: Bytes = frame.encode_with(channel.local(), compression);
+    let bytes: Bytes = frame.encode_with(channel.local(), options.compression);
     let mut command = redis::cmd("PUBLISH");
-    command.arg(channel.legacy()).arg(&bytes[..]);
+    command.arg(&*options.prefixed(channel.legacy())).arg(&bytes[..]);
     command
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use psrpc::BusError;
 use psrpc::bus::WakeList;
-use psrpc::proto::{Channel, Compression};
+use psrpc::proto::Channel;
 use redis::{Cmd, Value};
 
 use crate::command::{Command, Commands, Encoded};
 use crate::connection::{ConnectionRole, Failure};
+use crate::connector::Connector;
 use crate::lock;
 use crate::outage::Side;
 use crate::publish::{Content, Publish, encode};
@@ -54,7 +55,7 @@ impl CommandSender {
         let task = EncodeTask {
             content: first.take(),
             channel: first.channel.clone(),
-            compression: connector.options.compression,
+            connector: Arc::clone(connector),
             ticket: self.last_ticket,
             command: None,
             size: std::mem::take(&mut first.size),
@@ -127,7 +128,7 @@ impl ConnectionRole for CommandSender {
         match command {
             Command::Publish(publish) => match publish.take() {
                 Content::Frame(frame) => {
-                    Some(encode(&publish.channel, &frame, self.commands.connector.options.compression))
+                    Some(encode(&publish.channel, &frame, &self.commands.connector.options))
                 }
                 Content::Encoded(command) => Some(command),
                 failed @ (Content::Failed(_) | Content::Taken) => {
@@ -154,7 +155,7 @@ impl ConnectionRole for CommandSender {
 struct EncodeTask {
     content: Content,
     channel: Channel,
-    compression: Option<Compression>,
+    connector: Arc<Connector>,
     ticket: u64,
     command: Option<Cmd>,
     size: usize,
@@ -164,7 +165,7 @@ struct EncodeTask {
 impl EncodeTask {
     fn run(mut self) {
         if let Content::Frame(frame) = std::mem::replace(&mut self.content, Content::Taken) {
-            self.command = Some(encode(&self.channel, &frame, self.compression));
+            self.command = Some(encode(&self.channel, &frame, &self.connector.options));
         }
     }
 }

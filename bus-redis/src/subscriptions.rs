@@ -13,6 +13,7 @@ use crate::backoff;
 use crate::command::Commands;
 use crate::connection::{ConnectionRole, Failure};
 use crate::outage::Side;
+use crate::probe::Probe;
 use crate::queue::{ConnectionQueue, Operation};
 use crate::subscribers::{Leaving, SubscriberId, Table};
 
@@ -41,11 +42,12 @@ pub(crate) struct Subscriptions {
     pub(crate) queue: Arc<ConnectionQueue<SubscriptionChange>>,
     commands: Arc<Commands>,
     monitor: Monitor,
+    probe: Arc<Probe>,
 }
 
 impl Subscriptions {
-    pub(crate) fn new(commands: Arc<Commands>, monitor: Monitor) -> Self {
-        Self { queue: Arc::new(ConnectionQueue::new(usize::MAX)), commands, monitor }
+    pub(crate) fn new(commands: Arc<Commands>, monitor: Monitor, probe: Arc<Probe>) -> Self {
+        Self { queue: Arc::new(ConnectionQueue::new(usize::MAX)), commands, monitor, probe }
     }
 
     /// Subscribes and returns the id of the subscriber, or `None` if the bus has stopped.
@@ -103,7 +105,13 @@ impl Subscriptions {
         let Ok([Value::BulkString(channel), Value::BulkString(frame)]) = <[Value; 2]>::try_from(data) else {
             return;
         };
-        if let Ok(channel) = str::from_utf8(&channel) {
+        if self.probe.received(&channel, &frame) {
+            return;
+        }
+        let prefix = &self.commands.connector.options.channel_prefix;
+        if let Some(channel) =
+            str::from_utf8(&channel).ok().and_then(|channel| channel.strip_prefix(&**prefix))
+        {
             self.deliver(channel, frame.into());
         }
     }
@@ -181,7 +189,7 @@ impl ConnectionRole for SubscriptionSender {
             SubscriptionChange::Unsubscribe { channel, .. } => ("UNSUBSCRIBE", channel),
         };
         let mut command = redis::cmd(name);
-        command.arg(&**channel);
+        command.arg(&*self.0.commands.connector.options.prefixed(channel));
         Some(command)
     }
 
@@ -224,9 +232,9 @@ impl ConnectionRole for SubscriptionSender {
         self.0.commands.table.lock().lost(cause, &mut wakes);
     }
 
-    /// Closes the command queue. A leaving subscriber still needs it for frames received before the
+    /// Closes the queue of locks. A leaving subscriber still needs it for frames received before the
     /// server confirmed.
     fn on_ended(&self) {
-        self.0.commands.queue.close(&mut WakeList::new());
+        self.0.commands.locks.close(&mut WakeList::new());
     }
 }

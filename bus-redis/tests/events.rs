@@ -43,13 +43,6 @@ async fn check_refused_lock(server: &Server, credentials: &str, error: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_refuses_locks() {
-    let (primary, replica) = (Server::redis(&[]), Server::redis(&[]));
-    execute(&replica, &format!("REPLICAOF 127.0.0.1 {}", primary.port())).await;
-    check_refused_lock(&replica, "", "READONLY You can't write against a read only replica").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_refuses_locks_to_a_user_without_permission() {
     let server = Server::redis(&[]);
     execute(&server, "ACL SETUSER hatter on >right ~* &* +@all -set").await;

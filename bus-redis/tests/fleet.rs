@@ -76,7 +76,7 @@ impl Replay {
         let context = format!("{}, Go {version}", conversation.id);
         let client = redis::Client::open(server.url()).unwrap();
         let (mut sink, messages) = client.get_async_pubsub().await.unwrap().split();
-        sink.psubscribe("*").await.unwrap();
+        sink.psubscribe("*|*").await.unwrap();
         let monitor = client.get_async_monitor().await.unwrap();
         let mut buses = BTreeMap::new();
         for peer in &conversation.participants {

@@ -85,7 +85,7 @@ impl Harness {
         let bus = RedisBus::connect_with(&server.url(), runtime.clone(), options).await.unwrap();
         let client = redis::Client::open(server.url()).unwrap();
         let (mut sink, messages) = client.get_async_pubsub().await.unwrap().split();
-        sink.psubscribe("*").await.unwrap();
+        sink.psubscribe("*|*").await.unwrap();
         Self { server, runtime, bus, messages }
     }
 

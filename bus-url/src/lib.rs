@@ -31,8 +31,14 @@ use psrpc_bus_redis::RedisBus;
 /// |---|---|
 /// | `local:` | in-process, a new bus for each call (`psrpc-bus-local`) |
 /// | `redis://[[user]:password@]host[:port][/database]` | Redis (`psrpc-bus-redis`) |
+/// | `redis+unix:///path` | Redis at a Unix socket |
+/// | `redis+sentinel://[[user]:password@]host[:port],.../NAME[/database]` | the Redis master that the sentinels call `NAME` |
+/// | `redis+cluster://[[user]:password@]host[:port],...` | a Redis Cluster |
+/// | `rediss://`, `rediss+sentinel://`, `rediss+cluster://` | the same with TLS (feature `tls`) |
 /// | `nats://[user:password@]host[:port]`, several separated by commas | NATS (`psrpc-bus-nats`) |
-/// | `tls://...` with the feature `tls`, otherwise like `nats://` | NATS over TLS |
+/// | `tls://...`, otherwise like `nats://` | NATS over TLS (feature `tls`) |
+///
+/// `valkey` and `valkeys` mean the same as `redis` and `rediss`.
 ///
 /// To set options, use the crate of the bus. The features `tokio` (the default) and `smol` choose
 /// the runtimes that `psrpc-bus-redis` supports.
@@ -102,25 +108,25 @@ mod tests {
             let text = refusal(url).await;
             assert!(text.starts_with("invalid_argument: invalid bus URL: the scheme is missing ("), "{text}");
         }
-        assert!(refusal("rediss://x").await.contains("TLS"));
         #[cfg(not(feature = "tls"))]
         assert!(refusal("tls://x").await.contains("TLS"));
         assert!(refusal("local://x").await.contains("after `local:`"));
     }
 
     #[tokio::test]
-    async fn unsupported_redis_schemes_are_named() {
+    async fn the_bus_refuses_schemes_of_redis_that_it_does_not_know() {
         for (scheme, expected) in [
-            ("rediss", "TLS"),
-            ("redis+sentinel", "Sentinel"),
-            ("redis-sentinel", "Sentinel"),
-            ("redis+unix", "Unix"),
-            ("unix", "Unix"),
-            ("valkey", "`redis://`"),
+            ("redis-sentinel", "expected `redis+sentinel://`"),
+            ("redis+ssl", "expected `rediss://`"),
+            ("redis+sentinel", "the name of the master"),
         ] {
             let text = refusal(&format!("{scheme}://:s3cret@x")).await;
             assert!(text.starts_with("invalid_argument: ") && text.contains(expected), "{text}");
-            assert!(text.contains(&format!("`{scheme}://`")) && !text.contains("s3cret"), "{text}");
+            assert!(text.contains(&format!("`{scheme}://")) && !text.contains("s3cret"), "{text}");
+        }
+        if !cfg!(feature = "tls") {
+            let text = refusal("rediss://:s3cret@x").await;
+            assert!(text.contains("enable the feature `tls` of psrpc-bus-redis"), "{text}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
@@ -57,6 +58,16 @@ pub async fn subscribe_live(
 
 pub async fn publish(bus: &RedisBus, channel: &Channel, frame: Frame) -> Result<Option<u64>, BusError> {
     within(psrpc_tokio::bus::publish(bus, channel.clone(), frame)).await
+}
+
+/// Checks that a unique frame reaches a queue subscription, which takes a lock.
+pub async fn works(bus: &RedisBus) {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let text = format!("hat {}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let (mut inbox, _subscription) = subscribe_live(bus, &channel("Works"), SubscriptionKind::Queue).await;
+    publish(bus, &channel("Works"), frame(text.leak())).await.unwrap();
+    let delivery = next(&mut inbox).await;
+    assert!(matches!(delivery, Delivery::Frame(_)), "{delivery:?}");
 }
 
 /// Returns the next delivery.

@@ -1,0 +1,342 @@
+//! The task that acquires locks in a cluster, each at the master of its slot.
+//!
+//! Locks have a queue of their own, so that a master that does not answer delays no published
+//! frame. One batch is under way at a time, and its results are told in the order of the queue.
+//! `MOVED` and `ASK` are followed, and a slot without a master is tried again, a few times.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use psrpc::bus::WakeList;
+use psrpc::{BusError, Time};
+use redis::aio::MultiplexedConnection;
+use redis::{ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+
+use super::slots::{self, Node, Slots};
+use crate::command::{Command, Commands};
+use crate::connection::Failure;
+use crate::connector::Connector;
+use crate::dial::{Login, Session};
+use crate::error::ConnectError;
+use crate::queue::{Next, Sizes};
+use crate::{cause, lock};
+
+/// How often a lock is sent at most.
+const ATTEMPTS: usize = 5;
+
+/// The delay before locks are sent again because a slot has no master at the moment.
+const DELAY: Duration = Duration::from_millis(100);
+
+pub(crate) struct ClusterLocks {
+    commands: Arc<Commands>,
+    nodes: BTreeMap<Node, NodeState>,
+}
+
+enum NodeState {
+    Up(Session),
+    /// Not connected to before that time.
+    Down {
+        until: Time,
+        cause: BusError,
+    },
+}
+
+/// A lock that has no result yet.
+struct Attempt {
+    /// Its place in the batch.
+    place: usize,
+    key: String,
+    /// Where a node has sent the lock.
+    redirect: Option<Redirect>,
+}
+
+struct Redirect {
+    node: Node,
+    /// The node takes the lock only after `ASKING`.
+    asking: bool,
+}
+
+/// What becomes of a lock after a reply.
+enum Outcome {
+    Done(Result<Value, Failure>),
+    Moved(Redirect),
+    Later,
+}
+
+impl ClusterLocks {
+    pub(crate) fn new(commands: Arc<Commands>) -> Self {
+        Self { commands, nodes: BTreeMap::new() }
+    }
+
+    /// Acquires the locks in the queue until it is closed and empty.
+    pub(crate) async fn run(mut self) {
+        let queue = Arc::clone(&self.commands.locks);
+        // Nothing but closing ends this queue: it has no connection of its own.
+        while let Next::Send(batch) = poll_fn(|cx| queue.poll_next(false, cx)).await {
+            self.complete(batch).await;
+        }
+        self.commands.queue.close(&mut WakeList::new());
+    }
+
+    async fn complete(&mut self, batch: VecDeque<Command>) {
+        let attempts = batch.iter().enumerate().filter_map(|(place, command)| match command {
+            Command::Lock(lock) => Some(Attempt { place, key: lock.key.clone(), redirect: None }),
+            _ => None,
+        });
+        let attempts: Vec<_> = attempts.collect();
+        let results = self.acquire(attempts, batch.len()).await;
+        let mut sizes = Sizes::default();
+        for (command, result) in batch.into_iter().zip(results) {
+            sizes.add(&command);
+            self.commands.complete(command, result);
+        }
+        self.commands.locks.release(sizes, &mut WakeList::new());
+    }
+
+    /// Returns a result for each place in a batch. Those without a lock have an empty one.
+    async fn acquire(&mut self, mut attempts: Vec<Attempt>, places: usize) -> Vec<Result<Value, Failure>> {
+        let mut results: Vec<_> = (0..places).map(|_| Ok(Value::Nil)).collect();
+        let mut count = 0;
+        while !attempts.is_empty() {
+            count += 1;
+            attempts = self.attempt(attempts, count >= ATTEMPTS, &mut results).await;
+        }
+        results
+    }
+
+    /// Sends each lock once. Returns those that must be sent again.
+    async fn attempt(
+        &mut self,
+        attempts: Vec<Attempt>,
+        is_last: bool,
+        results: &mut [Result<Value, Failure>],
+    ) -> Vec<Attempt> {
+        let mut again = Vec::new();
+        let (mut is_outdated, mut must_wait) = (false, false);
+        let mut sending = Vec::new();
+        for (node, attempts) in self.by_node(attempts) {
+            match self.connection(&node).await {
+                Ok(connection) => sending.push(send(node, connection, attempts)),
+                // Another node may serve the slots by now.
+                Err(ConnectionError::Failed(_)) if !is_last => {
+                    is_outdated = true;
+                    again.extend(attempts);
+                }
+                Err(ConnectionError::Failed(cause) | ConnectionError::Down(cause)) => {
+                    let failed = || Err(Failure::Refused(cause.clone()));
+                    attempts.into_iter().for_each(|attempt| results[attempt.place] = failed());
+                }
+            }
+        }
+        for Sent { node, attempts, replies } in all(sending).await {
+            let replies = match replies {
+                Ok(replies) => replies,
+                Err(error) => {
+                    is_outdated = true;
+                    let cause = self.down(&node, cause::of(&error, None));
+                    // The node may have set the keys, so they are not sent again.
+                    for attempt in attempts {
+                        results[attempt.place] = Err(Failure::Refused(cause.clone()));
+                    }
+                    continue;
+                }
+            };
+            for (mut attempt, reply) in attempts.into_iter().zip(replies) {
+                match outcome(&node, reply, is_last) {
+                    Outcome::Done(result) => results[attempt.place] = result,
+                    Outcome::Moved(redirect) => {
+                        is_outdated |= !redirect.asking;
+                        attempt.redirect = Some(redirect);
+                        again.push(attempt);
+                    }
+                    Outcome::Later => {
+                        (is_outdated, must_wait) = (true, true);
+                        again.push(attempt);
+                    }
+                }
+            }
+        }
+        if must_wait {
+            self.connector().sleep(DELAY).await;
+        }
+        if is_outdated {
+            self.refresh().await;
+        }
+        again
+    }
+
+    fn connector(&self) -> &Arc<Connector> {
+        &self.commands.connector
+    }
+
+    /// Sorts locks by the nodes that they are sent to.
+    fn by_node(&self, attempts: Vec<Attempt>) -> BTreeMap<Node, Vec<Attempt>> {
+        let (slots, addresses) = (self.connector().slots(), self.connector().addresses());
+        let mut by_node = BTreeMap::<_, Vec<_>>::new();
+        for attempt in attempts {
+            let master = || slots.master(slots::of_key(&attempt.key)).cloned();
+            // Any node knows where a key belongs.
+            let any = || addresses.first().and_then(node_of).unwrap_or_default();
+            let redirected = attempt.redirect.as_ref().map(|redirect| redirect.node.clone());
+            let node = redirected.or_else(master).unwrap_or_else(any);
+            by_node.entry(node).or_default().push(attempt);
+        }
+        by_node
+    }
+
+    async fn connection(&mut self, node: &Node) -> Result<MultiplexedConnection, ConnectionError> {
+        match self.nodes.get(node) {
+            Some(NodeState::Up(session)) => return Ok(session.connection.clone()),
+            Some(NodeState::Down { until, cause }) if *until > self.connector().runtime.now().time => {
+                return Err(ConnectionError::Down(cause.clone()));
+            }
+            Some(NodeState::Down { .. }) | None => {}
+        }
+        let address = ConnectionAddr::Tcp(node.0.clone(), node.1);
+        let connector = Arc::clone(self.connector());
+        match connector.dial(&address, Login::Server, &connector.config()).await {
+            Ok(session) => {
+                let connection = session.connection.clone();
+                self.nodes.insert(node.clone(), NodeState::Up(session));
+                Ok(connection)
+            }
+            Err(error) => {
+                let cause = BusError::new(error);
+                self.set_down(node, cause.clone());
+                Err(ConnectionError::Failed(cause))
+            }
+        }
+    }
+
+    /// Gives up the connection to a node. Returns the error with its name.
+    fn down(&mut self, node: &Node, cause: String) -> BusError {
+        let cause = BusError::new(ConnectError::Server { server: name(node), cause });
+        self.set_down(node, cause.clone());
+        cause
+    }
+
+    fn set_down(&mut self, node: &Node, cause: BusError) {
+        let connector = self.connector();
+        let until = connector.runtime.now().time + connector.options.reconnect_delay;
+        self.nodes.insert(node.clone(), NodeState::Down { until, cause });
+    }
+
+    /// Asks a node which slots the nodes serve, and closes connections to nodes that serve none.
+    async fn refresh(&mut self) {
+        let connector = Arc::clone(self.connector());
+        for address in connector.addresses() {
+            let Some(node) = node_of(&address) else { continue };
+            if self.connection(&node).await.is_err() {
+                continue;
+            }
+            let Some(NodeState::Up(session)) = self.nodes.get_mut(&node) else { continue };
+            if let Some(slots) = Slots::ask(session).await {
+                self.nodes.retain(|(host, port), _| slots.nodes().any(|node| node == (host.as_str(), *port)));
+                return connector.learn(slots);
+            }
+        }
+    }
+}
+
+/// Why there is no connection to a node.
+enum ConnectionError {
+    /// Connecting has failed just now.
+    Failed(BusError),
+    /// It failed a short time ago.
+    Down(BusError),
+}
+
+/// Locks that were sent to a node.
+struct Sent {
+    node: Node,
+    attempts: Vec<Attempt>,
+    /// A reply for each.
+    replies: RedisResult<Vec<Value>>,
+}
+
+/// Sends locks to a node.
+async fn send(node: Node, mut connection: MultiplexedConnection, attempts: Vec<Attempt>) -> Sent {
+    let is_asking = |attempt: &Attempt| attempt.redirect.as_ref().is_some_and(|redirect| redirect.asking);
+    let mut pipeline = Pipeline::with_capacity(attempts.len());
+    for attempt in &attempts {
+        if is_asking(attempt) {
+            pipeline.add_command(redis::cmd("ASKING"));
+        }
+        pipeline.add_command(lock::acquire(&attempt.key));
+    }
+    let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+    let replies = replies.map(|replies| {
+        let mut replies = replies.into_iter();
+        let mut reply = |attempt| {
+            if is_asking(attempt) {
+                replies.next();
+            }
+            replies.next().unwrap_or_default()
+        };
+        attempts.iter().map(&mut reply).collect()
+    });
+    Sent { node, attempts, replies }
+}
+
+/// Judges the reply of a node to a lock.
+fn outcome(node: &Node, reply: Value, is_last: bool) -> Outcome {
+    let error = match reply.extract_error() {
+        Ok(reply) => return Outcome::Done(Ok(reply)),
+        Err(error) => error,
+    };
+    let refused = |error: &RedisError| {
+        let cause = ConnectError::Server { server: name(node), cause: cause::of(error, None) };
+        Outcome::Done(Err(Failure::Refused(BusError::new(cause))))
+    };
+    match error.kind() {
+        _ if is_last => refused(&error),
+        ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
+            let asking = kind == ServerErrorKind::Ask;
+            let redirect = error.redirect_node().and_then(|(address, _)| redirected(address, node));
+            redirect.map_or_else(|| refused(&error), |node| Outcome::Moved(Redirect { node, asking }))
+        }
+        ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown) => Outcome::Later,
+        _ => refused(&error),
+    }
+}
+
+/// Parses the address in a redirection. A node that does not know the host leaves it out.
+fn redirected(address: &str, asked: &Node) -> Option<Node> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = if host.is_empty() { &asked.0 } else { host };
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+fn node_of(address: &ConnectionAddr) -> Option<Node> {
+    match address {
+        ConnectionAddr::Tcp(host, port) => Some((host.clone(), *port)),
+        _ => None,
+    }
+}
+
+fn name((host, port): &Node) -> String {
+    format!("{host}:{port}")
+}
+
+/// Runs futures at the same time and returns their results.
+async fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| Some(Box::pin(future))).collect();
+    let mut results = Vec::with_capacity(running.len());
+    poll_fn(|cx| {
+        for slot in &mut running {
+            if let Some(future) = slot
+                && let Poll::Ready(result) = Pin::as_mut(future).poll(cx)
+            {
+                results.push(result);
+                *slot = None;
+            }
+        }
+        if running.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results
+}
