@@ -9,7 +9,7 @@ use psrpc_servers::{RedisCluster, RedisClusterOptions, Server};
 use psrpc_tokio::SubscriptionKind;
 use psrpc_tokio::bus::{Bus, BusEvent, Delivery, Status};
 
-use self::common::{LONG, channel, event, frame, subscribe_live, next, now, publish, runtime, within, works};
+use self::common::{LONG, channel, event, frame, next, now, publish, runtime, subscribe_live, within, works};
 
 async fn connect(url: &str) -> RedisBus {
     RedisBus::connect(url, runtime()).await.unwrap()

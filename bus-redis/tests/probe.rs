@@ -13,7 +13,9 @@ use psrpc_servers::Server;
 use psrpc_tokio::SubscriptionKind;
 use psrpc_tokio::bus::{Bus, BusEvent, Delivery, Status};
 
-use self::common::{channel, connect, event, frame, subscribe_live, next, now, publish, runtime, execute, within};
+use self::common::{
+    channel, connect, event, execute, frame, next, now, publish, runtime, subscribe_live, within,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demoted_master_is_noticed_within_five_seconds_and_the_bus_heals() {

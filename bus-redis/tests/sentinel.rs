@@ -9,7 +9,7 @@ use psrpc_servers::{SentinelGroup, SentinelOptions, Server, free_port};
 use psrpc_tokio::SubscriptionKind;
 use psrpc_tokio::bus::{Bus, BusEvent, Delivery};
 
-use self::common::{channel, connect, event, subscribe_live, next, now, runtime, within, works};
+use self::common::{channel, connect, event, next, now, runtime, subscribe_live, within, works};
 
 async fn refusal(url: &str) -> String {
     RedisBus::connect(url, runtime()).await.expect_err("connecting must fail").to_string()

@@ -11,7 +11,7 @@ use psrpc_bus_redis::{ConnectError, Credentials, RedisBus, RedisOptions, TlsOpti
 use psrpc_servers::{Certificates, Identity, RedisClient, Server, ServerTls};
 use psrpc_tokio::bus::{Bus, BusEvent};
 
-use self::common::{channel, event, frame, now, runtime, execute, works};
+use self::common::{channel, event, execute, frame, now, runtime, works};
 
 fn with(tls: TlsOptions) -> RedisOptions {
     RedisOptions::new().tls(move || Ok::<_, std::io::Error>(tls.clone()))
