@@ -112,7 +112,7 @@ impl Permissions {
             Some(others) => self.expected_refusals += others,
             None => {
                 self.expected_refusals =
-                    self.expected_refusals.saturating_sub(usize::from(refused.is_empty()))
+                    self.expected_refusals.saturating_sub(usize::from(refused.is_empty()));
             }
         }
         (refused, is_expected)

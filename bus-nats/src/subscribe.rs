@@ -335,7 +335,7 @@ impl Subscriptions {
         let mut table = self.table.lock();
         match table.subjects.get_mut(&id) {
             Some(Subject { state: SubscriptionState::Requested(known @ None), .. }) => {
-                *known = Some(Arc::clone(&reader))
+                *known = Some(Arc::clone(&reader));
             }
             // Refused or closed in the meantime, but messages may still arrive.
             _ => table.closing.push(Arc::clone(&reader)),
