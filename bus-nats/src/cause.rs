@@ -33,6 +33,17 @@ pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOpt
     }
 }
 
+/// Returns the cause of a panic. For a `nats://` URL the client library uses the default crypto
+/// provider of the process. If the server requires TLS and there is no such provider, it panics.
+pub(crate) fn explain_panic(text: &str, servers: &Servers) -> String {
+    match text.contains("CryptoProvider") && !servers.tls {
+        true => {
+            "the server requires TLS: use a `tls://` URL, with the feature `tls` of psrpc-bus-nats".to_owned()
+        }
+        false => format!("connecting panicked: {text}"),
+    }
+}
+
 /// Returns the words of the server.
 pub(crate) fn server_words(error: &ServerError) -> String {
     let text = error.to_string();

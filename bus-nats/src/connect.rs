@@ -10,7 +10,7 @@ use async_nats::{Client, ConnectOptions, Subject, Subscriber};
 use futures_core::Stream;
 use psrpc::bus::Lock;
 
-use crate::cause::{explain, timed_out};
+use crate::cause::{explain, explain_panic, timed_out};
 use crate::connection::Shared;
 use crate::error::ConnectError;
 use crate::io::NoResult;
@@ -83,9 +83,7 @@ impl Shared {
             Some(Ok(Ok(client))) => client,
             Some(Ok(Err(cause))) => return Err(AttemptError::Failed(cause)),
             Some(Err(NoResult::Panicked(text))) => {
-                let hint =
-                    if self.servers.tls { "" } else { "; a server that requires TLS needs a `tls://` URL" };
-                return Err(AttemptError::Failed(format!("connecting panicked: {text}{hint}")));
+                return Err(AttemptError::Failed(explain_panic(&text, &self.servers)));
             }
             Some(Err(NoResult::Stopped)) => return Err(AttemptError::Stopped),
             None => return Err(AttemptError::Failed(timed_out(&self.servers, &self.options))),

@@ -123,6 +123,44 @@
 //! that errors may be missing, the bus reconnects and subscribes to everything again.
 //!
 //! A program that may start before its server sets [`NatsOptions::wait_for_server`].
+//!
+//! # Credentials
+//!
+//! A URL may contain a token (`nats://token@host`) or a user and a password.
+//! [`NatsOptions::credentials`] sets a function that returns [`Credentials`] instead: a token, a
+//! user, and with the feature `nkeys` an NKey or the content of a credentials file
+//! ([`NatsOptions::credentials_file`]). The bus calls the function for each connection. If the
+//! server ends a connection because credentials have expired or changed, the bus reports the words
+//! of the server as the cause, and tries again until the server accepts what the function returns.
+//!
+//! # TLS
+//!
+//! With the feature `tls`, the bus connects to `tls://` URLs by TLS 1.2 or 1.3 (rustls with ring)
+//! and never without TLS. [`NatsOptions::tls`] sets other authorities than those of the system, and
+//! a client certificate. The bus calls this function for each connection, too, so replaced files
+//! are read again. [`NatsOptions::tls_first`] is for servers that require the handshake first.
+//!
+//! With a `nats://` URL the server decides: if it requires TLS, the client library trusts the
+//! authorities of the system, or what the options of [`NatsBus::from_client`] say.
+//!
+//! # Clusters
+//!
+//! Give several URLs, separated by commas. The bus connects to one server and remembers the others
+//! that it announces (`connect_urls`), so it stays connected even if none of the named servers is
+//! left. The certificates of announced servers must be for the announced hosts
+//! (`client_advertise`). The client library reports announced servers at each connection only: the
+//! bus learns of a server that joins the cluster later when it reconnects.
+//!
+//! When a server announces that it is shutting down (lame duck mode), the bus connects to another
+//! server and then leaves. It reports [`ConnectionLost`](BusEvent::ConnectionLost) and
+//! [`Reconnected`](BusEvent::Reconnected) at once. Calls and streams continue; messages that the
+//! old server has not delivered by then are lost. If there is no other server, the bus stays to the
+//! end.
+//!
+//! # What the server must allow
+//!
+//! Beside the subjects of the services (`SRV.>` and `CLI.>`) the user must be allowed to publish
+//! and subscribe to `_INBOX.>`, or to what [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -192,7 +230,8 @@ impl Drop for CloseOnDrop {
 
 impl NatsBus {
     /// Connects to the first server that accepts, from a comma-separated list of URLs of the form
-    /// `nats://[user:password@]host[:port]` or `nats://token@host`.
+    /// `nats://[user:password@]host[:port]` or `nats://token@host`. With the feature `tls`, the
+    /// scheme of all URLs may be `tls` instead.
     ///
     /// Users and passwords are percent-encoded. The first credentials in the list are used for all
     /// servers. The bus [runs](crate#runtimes) on `runtime`.
@@ -221,7 +260,9 @@ impl NatsBus {
     /// have.
     ///
     /// The bus overrides the settings that [`NatsOptions`] has, the event callback, the client
-    /// capacity and the number of reconnects: the bus reconnects by itself.
+    /// capacity and the number of reconnects: the bus reconnects by itself. With `tls://` URLs, it
+    /// also overrides the TLS settings; with `nats://` URLs they apply if they or the server require
+    /// TLS.
     ///
     /// # Errors
     ///

@@ -55,10 +55,13 @@ async fn a_user_is_checked_by_name_and_password() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_function_is_the_cause() {
+async fn an_error_or_a_panic_of_the_function_is_the_cause() {
     let server = Server::nats(&[]);
     let options = NatsOptions::new().credentials(|| Err::<Credentials, _>("the vault is sealed"));
     assert_eq!(cause(&server, options).await, "no credentials: the vault is sealed");
+    let options =
+        NatsOptions::new().credentials(|| -> Result<Credentials, String> { panic!("the vault is empty") });
+    assert_eq!(cause(&server, options).await, "connecting panicked: the vault is empty");
 }
 
 /// The server takes another token from now on, and closes the connection. The bus reports the words

@@ -9,6 +9,7 @@ mod connect;
 mod conversations;
 mod credentials;
 mod faults;
+mod hats;
 mod idle;
 mod large;
 mod many;
