@@ -156,11 +156,6 @@
 //! [`Reconnected`](BusEvent::Reconnected) at once. Calls and streams continue; messages that the
 //! old server has not delivered by then are lost. If there is no other server, the bus stays to the
 //! end.
-//!
-//! # What the server must allow
-//!
-//! Beside the subjects of the services (`SRV.>` and `CLI.>`) the user must be allowed to publish
-//! and subscribe to `_INBOX.>`, or to what [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

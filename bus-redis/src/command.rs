@@ -102,7 +102,7 @@ impl Commands {
         let mut wakes = WakeList::new();
         // A compressed frame takes more memory than its bytes.
         let size = bytes.len().max(frame.value_len()) + OVERHEAD;
-        let key = self.connector.options.prefixed(&lock::key(bytes)).into_owned();
+        let key = lock::key(&self.connector.options.channel_prefix, bytes);
         let lock = LockFrame { channel: channel.into(), key, frame, size };
         let Err(refusal) = self.locks.offer(Budget::Inbound, || Command::Lock(lock), &mut wakes) else {
             return;

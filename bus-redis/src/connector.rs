@@ -27,6 +27,8 @@ pub(crate) struct Connector {
 }
 
 struct ConnectorState {
+    /// Whether the bus has ever connected.
+    has_connected: bool,
     /// The server of the latest connection, as it is shown in errors.
     server: Arc<str>,
     /// The addresses to try, the one that worked last first.
@@ -49,7 +51,8 @@ impl Connector {
             addresses.rotate_left(start);
         }
         let server = target.names().into();
-        let state = Lock::new(ConnectorState { server, addresses, slots: Arc::default() });
+        let state =
+            Lock::new(ConnectorState { has_connected: false, server, addresses, slots: Arc::default() });
         Ok(Self { target, options, runtime, state })
     }
 
@@ -62,6 +65,7 @@ impl Connector {
             match self.attempt(&address, &config).await {
                 Ok(session) => {
                     let mut state = self.state.lock();
+                    state.has_connected = true;
                     state.server = session.server.as_str().into();
                     if let Some(at) = state.addresses.iter().position(|known| *known == address) {
                         state.addresses[..=at].rotate_right(1);
@@ -148,6 +152,11 @@ impl Connector {
     /// Returns the addresses to try, the one that worked last first.
     pub(crate) fn addresses(&self) -> Vec<ConnectionAddr> {
         self.state.lock().addresses.clone()
+    }
+
+    /// Returns `true` if the bus has connected before.
+    pub(crate) fn has_connected(&self) -> bool {
+        self.state.lock().has_connected
     }
 
     /// Returns the name of the server of the latest connection.

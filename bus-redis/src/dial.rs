@@ -38,6 +38,7 @@ pub(crate) enum Login {
 
 /// Why an attempt failed: in words of the bus's own, or of the client library.
 enum DialError {
+    #[cfg(feature = "tls")]
     Text(String),
     /// The handshake, or the certificates that it needs.
     #[cfg(feature = "tls")]
@@ -57,8 +58,9 @@ impl Connector {
         let error = |cause| ConnectError::Server { server: server.clone(), cause };
         let settings = self.settings(address, login).map_err(error)?;
         let connected = match self.target.tls {
+            #[cfg(feature = "tls")]
             true => self.dial_tls(&settings, login, config).await,
-            false => dial_plain(&settings, config).await.map(|connection| (connection, None)),
+            _ => dial_plain(&settings, config).await.map(|connection| (connection, None)),
         };
         let failure = match connected {
             Ok((connection, driver)) => return Ok(Session { connection, server, _driver: driver }),
@@ -66,6 +68,7 @@ impl Connector {
         };
         let password = settings.redis_settings().password();
         Err(match failure {
+            #[cfg(feature = "tls")]
             DialError::Text(cause) => error(cause),
             #[cfg(feature = "tls")]
             DialError::Tls(cause) => ConnectError::Refused { server, cause },
@@ -89,8 +92,12 @@ impl Connector {
                 return cause::of_server(&line, password);
             }
         }
-        // A server that expects TLS hangs up, or waits for the rest of a handshake.
-        format!("{}: if it expects TLS, use `rediss://`", cause::of(error, password))
+        let cause = cause::of(error, password);
+        match self.has_connected() {
+            true => cause,
+            // A server that expects TLS hangs up, or waits for the rest of a handshake.
+            false => format!("{cause}: if it expects TLS, use `rediss://`"),
+        }
     }
 
     /// Returns the settings of a connection, with the credentials of the moment.
@@ -110,16 +117,6 @@ impl Connector {
             Some(Err(error)) => return Err(format!("the credentials could not be provided: {error}")),
         };
         Ok(self.target.settings.clone().set_addr(address.clone()).set_redis_settings(redis))
-    }
-
-    #[cfg(not(feature = "tls"))]
-    async fn dial_tls(
-        &self,
-        _: &ConnectionInfo,
-        _: Login,
-        _: &AsyncConnectionConfig,
-    ) -> Result<(MultiplexedConnection, Option<oneshot::Sender<()>>), DialError> {
-        Err(DialError::Text("TLS needs the feature `tls` of psrpc-bus-redis".into()))
     }
 
     #[cfg(feature = "tls")]

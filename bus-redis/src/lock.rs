@@ -8,9 +8,12 @@ use sha2::{Digest, Sha256};
 /// The lifetime of a lock in seconds. An identical frame within that time is not taken again.
 const SECONDS: u32 = 5;
 
-/// Returns the lock key of a frame: the digest of its bytes, so it is the same in every process.
-pub(crate) fn key(frame: &[u8]) -> String {
-    STANDARD.encode(Sha256::digest(frame))
+/// Returns the lock key of a frame: a prefix and the digest of the frame's bytes, so it is the same in
+/// every process.
+pub(crate) fn key(prefix: &str, frame: &[u8]) -> String {
+    let mut key = prefix.to_owned();
+    STANDARD.encode_string(Sha256::digest(frame), &mut key);
+    key
 }
 
 /// Returns the command that acquires a lock. The server replies `OK` if it was free.
@@ -27,7 +30,9 @@ mod tests {
 
     #[test]
     fn the_key_is_the_digest_in_base_64_with_padding() {
-        assert_eq!(key(b""), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        let digest = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        assert_eq!(key("", b""), digest);
+        assert_eq!(key("ours:", b""), format!("ours:{digest}"));
     }
 
     #[test]

@@ -40,7 +40,8 @@ async fn a_frame_reaches_every_node_and_one_member_of_a_queue() {
         assert_eq!(receivers, None, "those of one node alone are not taken for all");
         let mut deliveries: Vec<_> = queues.iter_mut().map(|(inbox, _)| Box::pin(next(inbox))).collect();
         let delivery = within(std::future::poll_fn(|cx| {
-            let ready = deliveries.iter_mut().map(|next| next.as_mut().poll(cx)).find(|next| next.is_ready());
+            let ready =
+                deliveries.iter_mut().map(|next| next.as_mut().poll(cx)).find(std::task::Poll::is_ready);
             ready.unwrap_or(std::task::Poll::Pending)
         }))
         .await;

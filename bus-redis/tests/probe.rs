@@ -69,6 +69,32 @@ async fn a_demoted_master_is_noticed_while_the_bus_is_busy() {
     within(busy).await.unwrap();
 }
 
+#[cfg(feature = "smol")]
+#[test]
+fn a_demoted_master_is_noticed_on_smol() {
+    use psrpc_servers::RedisClient;
+    use psrpc_smol::SmolRuntime;
+
+    let server = Server::redis(&[]);
+    let other = Server::redis(&[]);
+    let mut client = RedisClient::connect(server.port(), None, None).unwrap();
+    smol::block_on(async {
+        let options = RedisOptions::new().ping_interval(Duration::from_millis(100));
+        let bus = RedisBus::connect_with(&server.url(), SmolRuntime, options).await.unwrap();
+        let mut events = bus.monitor().unwrap().watch();
+        let mut next = async || {
+            let next = std::future::poll_fn(|cx| {
+                futures_core::Stream::poll_next(std::pin::Pin::new(&mut events), cx)
+            });
+            next.await.expect("the events go on")
+        };
+        client.command(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]).unwrap();
+        assert!(matches!(next().await, BusEvent::ConnectionLost { .. }));
+        client.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+        assert!(matches!(next().await, BusEvent::Reconnected { .. }));
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_is_refused_when_the_bus_connects() {
     let (server, other) = (Server::redis(&[]), Server::redis(&[]));

@@ -115,7 +115,7 @@ async fn certificates_are_asked_for_at_each_connection() {
     let mut events = bus.monitor().unwrap().watch();
     *current.lock().unwrap() = TlsOptions::new().ca(certificates.unrelated_authority().pem());
     let mut client = RedisClient::connect(server.port(), Some(&ServerTls::new(&certificates)), None).unwrap();
-    client.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
+    client.command(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
     assert!(matches!(event(&mut events).await, BusEvent::ConnectionLost { .. }));
     let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is refused") };
     assert!(cause.to_string().contains("UnknownIssuer"), "{cause}");
