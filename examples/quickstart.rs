@@ -33,7 +33,7 @@ async fn main() -> Result<(), Error> {
 
     // A multi call: every server responds. It ends after three responses; without that number it
     // would last until its timeout.
-    let mut responses = client.roll_call(()).answers(3).await?;
+    let mut responses = client.roll_call(()).responses(3).await?;
     let mut present = Vec::new();
     while let Some(response) = responses.next().await {
         present.push(response?.into_message().machine);

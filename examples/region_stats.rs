@@ -76,7 +76,7 @@ impl RegionServer {
 async fn collect(client: &RegionsClient, region: &str, servers: Option<usize>) -> Result<(), Error> {
     let call = client.collect(region, ()).timeout(Duration::from_millis(500));
     let mut responses = match servers {
-        Some(servers) => call.answers(servers).await?,
+        Some(servers) => call.responses(servers).await?,
         None => call.await?,
     };
     let mut rooms = BTreeMap::new();

@@ -20,7 +20,7 @@ const LIMITS: ClientLimits = ClientLimits {
     frame: FRAMES,
     calls: 4,
     bids_per_call: 2,
-    answers_per_call: 3,
+    responses_per_call: 3,
     updates_per_subscription: 2,
     streams: streams::LIMITS,
 };
@@ -259,7 +259,7 @@ impl User {
                 let server = server_id.to_string();
                 assert!(!servers.contains(&server), "a server responds once");
                 servers.push(server);
-                assert!(servers.len() <= LIMITS.answers_per_call);
+                assert!(servers.len() <= LIMITS.responses_per_call);
             }
             ClientEvent::MultiEnded { call, .. } => {
                 assert!(self.multi_calls.remove(&call).is_some(), "a multi call ends once");

@@ -16,7 +16,7 @@ pub struct ClientLimits {
     pub bids_per_call: usize,
     /// Responses to one multi call. Further responses are dropped
     /// ([`Reason::ResponsesFull`](crate::Reason::ResponsesFull)). Default: 4,096.
-    pub answers_per_call: usize,
+    pub responses_per_call: usize,
     /// Updates of one subscription that its consumer has not taken. Further updates are dropped
     /// ([`Reason::SlowConsumer`](crate::Reason::SlowConsumer)), and each is reported as a gap.
     /// Default: 8,192.
@@ -31,7 +31,7 @@ impl ClientLimits {
         frame: FrameLimits::DEFAULT,
         calls: 131_072,
         bids_per_call: 4_096,
-        answers_per_call: 4_096,
+        responses_per_call: 4_096,
         updates_per_subscription: 8_192,
         streams: StreamLimits::DEFAULT,
     };

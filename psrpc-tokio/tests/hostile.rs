@@ -365,7 +365,7 @@ async fn an_undelivered_message_may_use_its_client_and_panic_when_it_is_dropped(
     *stored.lock().unwrap() = Some(stream);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(log.take(), ["dropped, 0 streams"]);
-    assert_eq!(all(census(&client, "who").answers(1).await.unwrap()).await, ["elm"]);
+    assert_eq!(all(census(&client, "who").responses(1).await.unwrap()).await, ["elm"]);
     assert_eq!(server.streams(), 0);
 }
 
@@ -419,7 +419,7 @@ async fn streams_responses_and_subscriptions_keep_their_client_alive() {
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let (send, receive) = parade(&client).await.split();
-    let responses = census(&client, "who").answers(1).await.unwrap();
+    let responses = census(&client, "who").responses(1).await.unwrap();
     let mut bulletins: Subscription<String> = client.subscribe(BULLETIN, &["hill"]).await.unwrap();
     drop(client);
     assert_eq!(all(responses).await, ["elm"]);

@@ -44,7 +44,7 @@ async fn a_multi_call_ends_at_the_expected_count_and_errors_name_their_servers()
     let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let started = tokio::time::Instant::now();
-    let mut responses = census(&client, "fail").answers(1).await.unwrap();
+    let mut responses = census(&client, "fail").responses(1).await.unwrap();
     let error = responses.next().await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.server_id()), (&ErrorCode::ResourceExhausted, Some("elm")));
     assert!(responses.next().await.is_none() && started.elapsed().is_zero());
@@ -207,7 +207,7 @@ async fn a_slow_consumer_delays_only_its_sender() {
     assert!(error.is_timed_out());
     assert_eq!(runtime().now().time.since(started).as_millis(), 400);
     assert_eq!(server.counters().get(Reason::SlowConsumer), 1);
-    let mut responses = census(&client, "who").answers(1).await.unwrap();
+    let mut responses = census(&client, "who").responses(1).await.unwrap();
     assert!(responses.next().await.unwrap().is_ok());
 }
 

@@ -23,9 +23,9 @@ impl MetricsObserver for Observer {
     }
 
     fn multi_call(&self, side: Side, info: &CallInfo, call: &MultiCall) {
-        let MultiCall { duration, answers, errors, bytes_sent, bytes_received, .. } = call;
+        let MultiCall { duration, responses, errors, bytes_sent, bytes_received, .. } = call;
         let (took, bytes) = (duration.as_millis(), format!("{bytes_sent} out, {bytes_received} in"));
-        self.0.add(format!("{side:?} {info} {answers} responses, {errors} errors in {took} ms, {bytes}"));
+        self.0.add(format!("{side:?} {info} {responses} responses, {errors} errors in {took} ms, {bytes}"));
     }
 
     fn stream_opened(&self, side: Side, info: &CallInfo) {

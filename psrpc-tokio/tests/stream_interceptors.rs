@@ -63,7 +63,7 @@ async fn interceptors_of_multi_calls_run_in_order_within_the_hooks() {
         })
         .with(ClientOptions::new().multi_interceptor(multi(&log, "client 2")));
     let client = client_with(&bus, options).await;
-    let call = census(&client, "fail").answers(2);
+    let call = census(&client, "fail").responses(2);
     let call = call.interceptor(multi(&log, "call 1")).interceptor(multi(&log, "call 2")).into_future();
     assert!(log.take().is_empty(), "nothing happens before the call is polled");
     let responses = call.await.unwrap();
@@ -72,7 +72,7 @@ async fn interceptors_of_multi_calls_run_in_order_within_the_hooks() {
     assert_eq!(all(responses).await, ["resource_exhausted: out of hats"; 2]);
     let way_out = ["call 2 out", "call 1 out", "client 2 out", "client 1 out", "false of fail"];
     assert_eq!(log.take(), [["handler, multi: true"; 2].as_slice(), &way_out, &way_out].concat());
-    assert_eq!(all(census(&client, "who").answers(1).await.unwrap()).await.len(), 1);
+    assert_eq!(all(census(&client, "who").responses(1).await.unwrap()).await.len(), 1);
     assert!(!log.take().concat().contains("call"), "interceptors of one call do not apply to the next");
 }
 
@@ -147,7 +147,7 @@ async fn a_message_of_another_type_fails_the_multi_call_or_one_response() {
             other => Ok(other),
         }))
     };
-    let responses = census(&client, "who").interceptor(response).answers(2).await.unwrap();
+    let responses = census(&client, "who").interceptor(response).responses(2).await.unwrap();
     let wrong = "internal: the message is of the type u32, not alloc::string::String";
     let mut responses = all(responses).await;
     responses.sort();

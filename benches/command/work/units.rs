@@ -42,7 +42,7 @@ pub(super) struct Multi {
 impl Unit for Multi {
     async fn once(&mut self) -> Result<(), BenchError> {
         let call = self.client.multi_call::<Bytes, Bytes>(self.method, &[], self.message.clone());
-        let mut responses = call.answers(self.responses).await?;
+        let mut responses = call.responses(self.responses).await?;
         for _ in 0..self.responses {
             responses.next().await.ok_or("a response is missing")??;
         }

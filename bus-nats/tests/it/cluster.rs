@@ -137,7 +137,7 @@ async fn calls_and_streams_survive_a_server_that_shuts_down() {
     let ask = |text: &str| client.call::<String, String>(FIT, &[], text.to_owned());
     let slow = tokio::spawn(ask("slow").timeout(60 * SECOND).into_future());
     let census: MultiCall<String, String> = client.multi_call(CENSUS, &[], "slow".to_owned());
-    let mut responses = census.timeout(60 * SECOND).answers(1).await.unwrap();
+    let mut responses = census.timeout(60 * SECOND).responses(1).await.unwrap();
     let both = gate.reached.acquire_many(2);
     drop(within(20 * SECOND, "both requests run", both).await.unwrap());
     let stream: ClientStream<String, String> = client.open_stream(PARADE, &[]).await.unwrap();

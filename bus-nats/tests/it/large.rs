@@ -54,7 +54,7 @@ async fn each_response_of_a_multi_call_that_is_too_large_is_an_error_response_at
     let client = client(&nats.url()).await;
     let start = Instant::now();
     let call: MultiCall<String, String> = client.multi_call(CENSUS, &[], "large".to_owned());
-    let mut responses = call.timeout(30 * SECOND).answers(2).await.unwrap();
+    let mut responses = call.timeout(30 * SECOND).responses(2).await.unwrap();
     let mut ids = Vec::new();
     while let Some(response) = responses.next().await {
         let error = response.unwrap_err();

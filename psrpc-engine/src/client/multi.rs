@@ -134,7 +134,7 @@ impl MultiCalls {
             Err(index) => index,
             Ok(_) => return cx.outputs.dropped(drop(Reason::SecondResponse)),
         };
-        if answered.len() >= cx.config.limits.answers_per_call {
+        if answered.len() >= cx.config.limits.responses_per_call {
             return cx.outputs.dropped(drop(Reason::ResponsesFull));
         }
         answered.insert(index, server_id.clone());

@@ -121,7 +121,7 @@ fn a_multi_response_at_the_deadline_is_late() {
 #[test]
 fn multi_responses_are_bounded() {
     let mut config = ClientConfig::new("Hats");
-    config.limits = ClientLimits { answers_per_call: 2, ..ClientLimits::DEFAULT };
+    config.limits = ClientLimits { responses_per_call: 2, ..ClientLimits::DEFAULT };
     let mut client = Driven::client_with(config);
     let request = client.multi(census()).1.unwrap();
     for server in ["SRV_1", "SRV_2", "SRV_3"] {

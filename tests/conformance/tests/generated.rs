@@ -144,9 +144,9 @@ fn every_server_is_asked_by_the_name_of_a_multi_method() {
         server.register_rack_census_topic("aisle", "type").await?;
         let client = HatsClient::with_runtime(bus, solo, ClientOptions::new()).await?;
         let ask = || HatAsk { name: "fez".into() };
-        let answer = client.census(ask()).answers(1).await?.next().await.unwrap()?;
+        let answer = client.census(ask()).responses(1).await?.next().await.unwrap()?;
         assert_eq!((answer.server_id(), answer.text.as_str()), (server.server().id(), "fez"));
-        let answer = client.rack_census("aisle", "type", ask()).answers(1).await?.next().await.unwrap()?;
+        let answer = client.rack_census("aisle", "type", ask()).responses(1).await?.next().await.unwrap()?;
         assert_eq!(answer.text, "fez in aisle");
         Ok(())
     });
@@ -190,7 +190,7 @@ fn updates_are_published_and_subscribed_to_by_the_names_of_their_methods() {
 /// User code that calls a service through its trait.
 async fn dress(shop: &dyn HatsApi) -> Result<String, Error> {
     let hat = shop.fit(HatAsk { name: "fez".into() }).metadata("shop", "corner").await?;
-    let mut others = shop.census(HatAsk::default()).answers(1).await?;
+    let mut others = shop.census(HatAsk::default()).responses(1).await?;
     let other = others.next().await.ok_or_else(Error::no_response)??;
     let rumour = shop.subscribe_rumour().await?.next().await.ok_or_else(Error::eof)??;
     Ok(format!("{}, {} of {}, {}", hat.text, other.text, other.server_id(), rumour.text))

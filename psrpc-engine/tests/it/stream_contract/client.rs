@@ -113,7 +113,7 @@ impl Caller {
 fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
     let limits = ClientLimits {
         calls: 8,
-        answers_per_call: 2,
+        responses_per_call: 2,
         updates_per_subscription: 2,
         streams: LIMITS,
         ..ClientLimits::DEFAULT

@@ -43,7 +43,7 @@ use crate::runtime::{BoxFuture, Runtime};
 /// ```
 ///
 /// The request is sent when the future is first polled, and the future resolves at once. The
-/// responses end at the timeout, when [enough](Self::answers) have arrived, or when they are
+/// responses end at the timeout, when [enough](Self::responses) have arrived, or when they are
 /// dropped. If you know the number of servers, set it, and the responses end as soon as all servers
 /// have responded.
 ///
@@ -87,7 +87,7 @@ impl<Req, Res> MultiCall<Req, Res> {
 
     /// Sets how many responses are enough, including errors of servers. Default: all responses that
     /// arrive in time.
-    pub fn answers(mut self, enough: usize) -> Self {
+    pub fn responses(mut self, enough: usize) -> Self {
         self.expected = Some(enough);
         self
     }

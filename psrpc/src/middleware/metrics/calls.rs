@@ -68,8 +68,8 @@ impl MeasuredCall {
         let duration = self.stopwatch.elapsed();
         let Self { observer, side, info, .. } = self;
         if info.is_multi() {
-            let (answers, errors) = (result.is_ok().into(), result.is_err().into());
-            let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
+            let (responses, errors) = (result.is_ok().into(), result.is_err().into());
+            let call = MultiCall { duration, responses, errors, bytes_sent, bytes_received };
             observer.multi_call(*side, info, &call);
         } else {
             let result = result.map(drop);

@@ -118,7 +118,7 @@ pub struct MultiCall {
     /// The duration of the call or handler.
     pub duration: Duration,
     /// The number of responses.
-    pub answers: u64,
+    pub responses: u64,
     /// The number of errors.
     pub errors: u64,
     /// The size of all messages that were sent, in bytes.

@@ -21,7 +21,7 @@ impl MultiCallInterceptor for Metrics {
             observer: Arc::clone(&self.0),
             info: call.info().clone(),
             stopwatch: Stopwatch::start(next.runtime()),
-            answers: 0,
+            responses: 0,
             errors: 0,
             bytes_sent: call.message.encoded_len(),
             bytes_received: 0,
@@ -47,7 +47,7 @@ struct MeasuredMultiCall {
     observer: Arc<dyn MetricsObserver>,
     info: CallInfo,
     stopwatch: Stopwatch,
-    answers: u64,
+    responses: u64,
     errors: u64,
     bytes_sent: usize,
     bytes_received: usize,
@@ -57,7 +57,7 @@ impl MeasuredMultiCall {
     fn count(&mut self, response: Result<&Response<AnyMessage>, &Error>) {
         match response {
             Ok(response) => {
-                self.answers += 1;
+                self.responses += 1;
                 self.bytes_received += response.encoded_len();
             }
             Err(_) => self.errors += 1,
@@ -68,9 +68,9 @@ impl MeasuredMultiCall {
 impl Drop for MeasuredMultiCall {
     fn drop(&mut self) {
         let Self { observer, info, stopwatch, .. } = &*self;
-        let Self { answers, errors, bytes_sent, bytes_received, .. } = *self;
+        let Self { responses, errors, bytes_sent, bytes_received, .. } = *self;
         let duration = stopwatch.elapsed();
-        let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
+        let call = MultiCall { duration, responses, errors, bytes_sent, bytes_received };
         // A panic during unwinding would abort the process.
         let _ = guard::catch(|| observer.multi_call(Side::Client, info, &call));
     }

@@ -142,7 +142,7 @@ async fn call_one(
 /// Makes a multi call for each text.
 async fn ask_all(client: &ShopClient, texts: impl Iterator<Item = String>) -> Verdict {
     for text in texts {
-        let call = client.census(ask(&text)).timeout(LONG).answers(SERVERS);
+        let call = client.census(ask(&text)).timeout(LONG).responses(SERVERS);
         let mut responses = call.await.map_err(unexpected)?;
         let mut servers = BTreeSet::new();
         while let Some(response) = responses.next().await {

@@ -98,7 +98,7 @@ async fn expected_count(env: Env) -> Verdict {
     let (_hatters, _servers) = servers(&env, 3).await?;
     let client = env.client().await?;
     let start = env.now();
-    let mut responses = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let mut responses = client.census(ask("who")).timeout(LONG).responses(2).await.map_err(unexpected)?;
     for _ in 0..2 {
         responses.next().await.ok_or("too few responses")?.map_err(unexpected)?;
     }
@@ -112,7 +112,7 @@ async fn expected_count(env: Env) -> Verdict {
 async fn fewer(env: Env) -> Verdict {
     let (_hatters, servers) = servers(&env, 2).await?;
     let client = env.client().await?;
-    let responses = client.census(ask("who")).timeout(SHORT).answers(3).await.map_err(unexpected)?;
+    let responses = client.census(ask("who")).timeout(SHORT).responses(3).await.map_err(unexpected)?;
     let (labels, elapsed) = env.time(labels(responses, &servers)).await;
     check_eq!(labels?, ["s0", "s1"], "the responding server");
     check!(elapsed < LONG, "took {elapsed:?}");
@@ -150,7 +150,7 @@ async fn errors(env: Env) -> Verdict {
     let (_hatters, servers) = servers(&env, 3).await?;
     let client = env.client().await?;
     let mut responses =
-        client.census(failing("not_found", "no hat")).timeout(LONG).answers(3).await.map_err(unexpected)?;
+        client.census(failing("not_found", "no hat")).timeout(LONG).responses(3).await.map_err(unexpected)?;
     let mut named = Vec::new();
     while let Some(response) = responses.next().await {
         let error = expect_error(response)?;
@@ -171,13 +171,13 @@ async fn panic(env: Env) -> Verdict {
     let mut responses = client
         .census(Ask { panic: true, ..ask("boo") })
         .timeout(LONG)
-        .answers(2)
+        .responses(2)
         .await
         .map_err(unexpected)?;
     while let Some(response) = responses.next().await {
         check_eq!(expect_error(response)?.code(), &ErrorCode::Internal, "the code");
     }
-    let responses = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let responses = client.census(ask("who")).timeout(LONG).responses(2).await.map_err(unexpected)?;
     check_eq!(labels(responses, &servers).await?, ["s0", "s1"], "the responding server, then");
     Ok(())
 }
@@ -186,7 +186,7 @@ async fn slow_server(env: Env) -> Verdict {
     let (_hatters, _servers) = servers(&env, 1).await?;
     let (foreign, mut requests) = foreign_responder(&env).await?;
     let client = env.client().await?;
-    let mut responses = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let mut responses = client.census(ask("who")).timeout(LONG).responses(2).await.map_err(unexpected)?;
     let (first, elapsed) = env.time(responses.next()).await;
     check_eq!(first.ok_or("no response")?.map_err(unexpected)?.server, "s0", "the responding server, first");
     check!(elapsed < LONG / 2, "took {elapsed:?}");
@@ -250,7 +250,7 @@ async fn deregistered(env: Env) -> Verdict {
 async fn metadata(env: Env) -> Verdict {
     let (hatters, servers) = servers(&env, 2).await?;
     let client = env.client().await?;
-    let call = client.census(ask("who")).metadata("shop", "corner").timeout(LONG).answers(2);
+    let call = client.census(ask("who")).metadata("shop", "corner").timeout(LONG).responses(2);
     labels(call.await.map_err(unexpected)?, &servers).await?;
     for hatter in hatters {
         let seen = &hatter.started()[0];
@@ -270,7 +270,7 @@ async fn no_claim(env: Env) -> Verdict {
     let (foreign, mut requests) = foreign_responder(&env).await?;
     let client = env.client().await?;
     let mut bids = foreign.listen_to_client(Channel::claim_request(SHOP, client.client().id())).await?;
-    let responses = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let responses = client.census(ask("who")).timeout(LONG).responses(2).await.map_err(unexpected)?;
     labels(responses, &servers).await?;
     let request = requests.request().await?;
     check!(request.multi, "the request is not marked as multi");
@@ -281,7 +281,7 @@ async fn no_claim(env: Env) -> Verdict {
 async fn second_answer(env: Env) -> Verdict {
     let (foreign, mut requests) = foreign_responder(&env).await?;
     let client = env.client().await?;
-    let mut responses = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let mut responses = client.census(ask("who")).timeout(LONG).responses(2).await.map_err(unexpected)?;
     let request = requests.request().await?;
     for (server, text) in [("SRV_1", "first"), ("SRV_1", "second"), ("SRV_2", "third")] {
         let reply = Reply { text: text.into(), ..Reply::default() };
@@ -299,7 +299,7 @@ async fn second_answer(env: Env) -> Verdict {
 async fn malformed_answer(env: Env) -> Verdict {
     let (foreign, mut requests) = foreign_responder(&env).await?;
     let client = env.client().await?;
-    let mut responses = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let mut responses = client.census(ask("who")).timeout(LONG).responses(2).await.map_err(unexpected)?;
     let request = requests.request().await?;
     foreign.respond(&request, "SRV_1", Ok(b"\x0a\x02\xff\xfe".to_vec())).await?;
     foreign.respond(&request, "SRV_2", Ok(Vec::new())).await?;
@@ -315,7 +315,7 @@ async fn malformed_request(env: Env) -> Verdict {
     let client = env.client().await?;
     let blob = Blob { blob: b"\xff\xfe hat".to_vec() };
     let call = client.client().multi_call::<_, Reply>(method("Census"), &[], blob);
-    let mut responses = call.timeout(LONG).answers(2).await.map_err(unexpected)?;
+    let mut responses = call.timeout(LONG).responses(2).await.map_err(unexpected)?;
     let mut count = 0;
     while let Some(response) = responses.next().await {
         check_eq!(expect_error(response)?.code(), &ErrorCode::MalformedRequest, "the code");
@@ -330,7 +330,7 @@ async fn large(env: Env) -> Verdict {
     let (_hatters, _servers) = servers(&env, 3).await?;
     let client = env.client().await?;
     let text = "hat ".repeat(64 * 1024);
-    let mut responses = client.census(ask(&text)).timeout(LONG).answers(3).await.map_err(unexpected)?;
+    let mut responses = client.census(ask(&text)).timeout(LONG).responses(3).await.map_err(unexpected)?;
     let mut count = 0;
     while let Some(response) = responses.next().await {
         check!(response.map_err(unexpected)?.text == text, "the response has changed");
@@ -349,7 +349,7 @@ async fn many_at_once(env: Env) -> Verdict {
             env.spawn(async move {
                 let text = format!("who {round}");
                 let mut responses =
-                    client.census(ask(&text)).timeout(LONG).answers(3).await.map_err(unexpected)?;
+                    client.census(ask(&text)).timeout(LONG).responses(3).await.map_err(unexpected)?;
                 let mut labels = Vec::new();
                 while let Some(response) = responses.next().await {
                     let response = response.map_err(unexpected)?;
@@ -372,7 +372,7 @@ async fn many_at_once(env: Env) -> Verdict {
 async fn fifty_servers(env: Env) -> Verdict {
     let (hatters, servers) = servers(&env, 50).await?;
     let client = env.client().await?;
-    let responses = client.census(ask("who")).timeout(LONG).answers(50).await.map_err(unexpected)?;
+    let responses = client.census(ask("who")).timeout(LONG).responses(50).await.map_err(unexpected)?;
     let mut all: Vec<_> = (0..50).map(|place| format!("s{place}")).collect();
     all.sort();
     check_eq!(labels(responses, &servers).await?, all, "the responding server");

@@ -168,8 +168,16 @@ Twice: It ends twice.
         let change = |find: &str| Change::parse("a.rs", &[&format!("- {find}"), "+ x"]).unwrap();
         let apply = |changes: &[&Change]| apply_all("one\ntwo\ntwo\n".to_owned(), changes);
         assert_eq!(apply(&[&change("one")]).unwrap(), "x\ntwo\ntwo\n");
-        assert!(apply(&[&change("two")]).unwrap_err().starts_with("a.rs has 2 times, not once"));
-        assert!(apply(&[&change("three")]).unwrap_err().starts_with("a.rs has 0 times, not once"));
+        assert!(
+            apply(&[&change("two")])
+                .unwrap_err()
+                .starts_with("a.rs: expected one occurrence of these lines, found 2")
+        );
+        assert!(
+            apply(&[&change("three")])
+                .unwrap_err()
+                .starts_with("a.rs: expected one occurrence of these lines, found 0")
+        );
         let overlap = apply(&[&change("one"), &change("ne")]).unwrap_err();
         assert!(overlap.starts_with("a.rs: another change touches these lines"), "{overlap}");
     }

@@ -233,7 +233,7 @@ fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<TightLimits
     let limits = |tight: TightLimits| ClientLimits {
         calls: rng.pick(&[10, 64]),
         bids_per_call: 8,
-        answers_per_call: 8,
+        responses_per_call: 8,
         updates_per_subscription: 2,
         streams: tight_streams(rng, tight.remembered),
         ..ClientLimits::DEFAULT

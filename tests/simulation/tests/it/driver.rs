@@ -18,7 +18,7 @@ fn a_few_hundred_seeds_of_the_driver_pass_and_meet_every_fault_and_outcome() {
         "answered with an error",
         "client closed",
         "dropped",
-        "no bid came",
+        "no server bid",
         "no bid was acceptable",
         "no response before the deadline",
         "publish failed",

@@ -89,7 +89,7 @@ fn every_response_to_a_multi_call_reaches_the_task_that_it_moved_to() {
         let (threads, bus) = (Threads::default(), LocalBus::new());
         let servers = [(); 2].map(|()| shop(bus.clone(), &threads).0);
         let client = client(bus, &threads);
-        let call = client.multi_call::<_, u32>(Shop::CENSUS, &[], 1_u32).answers(2);
+        let call = client.multi_call::<_, u32>(Shop::CENSUS, &[], 1_u32).responses(2);
         let mut answers = block_on(call.into_future()).unwrap();
         let (first, mut answers) = block_on(spawn(async move {
             let first = poll_once(Box::pin(answers.next())).await.ok();

@@ -20,7 +20,7 @@ fn call_everything(bus: impl Bus + Clone) {
     let picked = client.call::<_, u32>(Shop::PICK, &[], 2_u32).selection(first);
     assert_eq!(block_on(picked.into_future()).unwrap(), 3);
     block_on(async {
-        let mut answers = client.multi_call::<_, u32>(Shop::CENSUS, &[], 3_u32).answers(1).await.unwrap();
+        let mut answers = client.multi_call::<_, u32>(Shop::CENSUS, &[], 3_u32).responses(1).await.unwrap();
         assert_eq!(*answers.next().await.unwrap().unwrap(), 4);
         let stream = client.open_stream::<u32, u32>(Shop::ECHO, &[]).await.unwrap();
         stream.send(5).await.unwrap();
