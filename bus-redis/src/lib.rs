@@ -124,6 +124,10 @@
 //! Both connections lead to one node, which forwards published frames to every other node. So each
 //! frame costs work at every node: a cluster adds reliability, and no capacity for messages. A
 //! publish does not tell the number of receivers, because the node counts its own subscribers only.
+//! Nodes forward frames without a confirmation. Frames are lost while the link between two nodes is
+//! broken, and no connection of the bus notices that. Across a slow link, a frame that arrives more
+//! than 5 s late is taken from a queue a second time.
+//!
 //! The lock of a queue's frame is taken at the master of the key's slot. The bus follows slots that
 //! move, and finds further nodes when one is lost. While a slot has no master, its locks are
 //! refused, and each is a [`LockRefused`](BusEvent::LockRefused). Sharded channels (`SPUBLISH`) are
