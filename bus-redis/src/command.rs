@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use psrpc::BusError;
 use psrpc::bus::{Accepted, BusEvent, Full, Lock, Monitor, Offer, WakeList};
 use psrpc::proto::Frame;
+use psrpc::{BusError, Time};
 use redis::{Cmd, Value};
 
 use crate::connection::Failure;
@@ -35,6 +35,7 @@ pub(crate) struct Encoded {
 pub(crate) struct LockFrame {
     channel: Box<str>,
     pub(crate) key: String,
+    pub(crate) received: Time,
     frame: Frame,
     size: usize,
 }
@@ -102,8 +103,9 @@ impl Commands {
         let mut wakes = WakeList::new();
         // A compressed frame takes more memory than its bytes.
         let size = bytes.len().max(frame.value_len()) + OVERHEAD;
+        let received = self.connector.runtime.now().time;
         let key = lock::key(&self.connector.options.channel_prefix, bytes);
-        let lock = LockFrame { channel: channel.into(), key, frame, size };
+        let lock = LockFrame { channel: channel.into(), key, received, frame, size };
         let Err(refusal) = self.locks.offer(Budget::Inbound, || Command::Lock(lock), &mut wakes) else {
             return;
         };

@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 use crate::connector::Connector;
 use crate::credentials::{Credentials, Provider};
 use crate::error::ConnectError;
+#[cfg(feature = "tls")]
+use crate::tls::HandshakeError;
 use crate::{cause, greeting};
 
 /// How long to wait for the greeting of a server that closed the connection.
@@ -40,9 +42,8 @@ pub(crate) enum Login {
 enum DialError {
     #[cfg(feature = "tls")]
     Text(String),
-    /// The handshake, or the certificates that it needs.
     #[cfg(feature = "tls")]
-    Tls(String),
+    Handshake(HandshakeError),
     Redis(RedisError),
 }
 
@@ -69,9 +70,9 @@ impl Connector {
         let password = settings.redis_settings().password();
         Err(match failure {
             #[cfg(feature = "tls")]
-            DialError::Text(cause) => error(cause),
+            DialError::Text(cause) | DialError::Handshake(HandshakeError::Failed(cause)) => error(cause),
             #[cfg(feature = "tls")]
-            DialError::Tls(cause) => ConnectError::Refused { server, cause },
+            DialError::Handshake(HandshakeError::Refused(cause)) => ConnectError::Refused { server, cause },
             DialError::Redis(failure) if is_refusal(&failure) => {
                 ConnectError::Refused { cause: cause::of(&failure, password), server }
             }
@@ -168,7 +169,7 @@ impl Connector {
         };
         let stream = stream::connect(host, *port, self.runtime.is_tokio()).await;
         let stream = stream.map_err(|error| DialError::Redis(error.into()))?;
-        let stream = options.handshake(host, stream).await.map_err(DialError::Tls)?;
+        let stream = options.handshake(host, stream).await.map_err(DialError::Handshake)?;
         let connected =
             MultiplexedConnection::new_with_config(settings.redis_settings(), stream, config.clone());
         connected.await.map_err(DialError::Redis)

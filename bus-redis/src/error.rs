@@ -16,8 +16,8 @@ pub enum ConnectError {
         /// The feature to enable.
         feature: &'static str,
     },
-    /// The server refuses the credentials or the certificate of the bus, or the bus does not trust the
-    /// certificate of the server.
+    /// The server refuses the credentials or the certificate of the bus, or the bus does not trust
+    /// the certificate of the server.
     #[error("redis at {server}: {cause}")]
     Refused {
         /// The server's address.

@@ -96,19 +96,19 @@
 //!
 //! # Checks
 //!
-//! At each [`RedisOptions::ping_interval`], also when it is busy, the bus sends one or two commands on
-//! each connection. They detect a server that answers but no longer serves:
+//! At each [`RedisOptions::ping_interval`], also when it is busy, the bus sends one or two commands
+//! on each connection. They detect a server that answers but no longer serves:
 //!
-//! * `HELLO 3` tells the server's role. A master that was demoted to a replica accepts messages that
-//!   reach only its own clients.
-//! * A message that the bus publishes to itself, on the channel `psrpc-probe:` and a random id, must
-//!   arrive within [`RedisOptions::response_timeout`]. It does not if an address leads to two servers
-//!   that do not exchange messages.
+//! * `HELLO 3` tells the server's role. A master that was demoted to a replica accepts messages
+//!   that reach only its own clients.
+//! * A message that the bus publishes to itself, on the channel `psrpc-probe:` and a random id,
+//!   must arrive within [`RedisOptions::response_timeout`]. It does not if an address leads to two
+//!   servers that do not exchange messages.
 //! * In a cluster, `CLUSTER INFO` tells whether the node is cut off from the others.
 //!
-//! The bus then replaces the connection, with an event that says why. It also checks the role when it
-//! connects: a replica is refused, as is a server of the wrong kind, such as a sentinel or a node of a
-//! cluster at a `redis://` URL. What a user's rights do not allow is not checked.
+//! The bus then replaces the connection, with an event that says why. It also checks the role when
+//! it connects: a replica is refused, as is a server of the wrong kind, such as a sentinel or a
+//! node of a cluster at a `redis://` URL. What a user's rights do not allow is not checked.
 //!
 //! # Rights
 //!
@@ -126,18 +126,22 @@
 //! # Sentinel
 //!
 //! Each time the bus connects, it asks the sentinels in turn for the master. It follows a failover
-//! when the old master is lost, or when the role of the old master changes. A bus needs one sentinel
-//! that it can reach. Sentinels need Redis 6.2 or later.
+//! when the old master is lost, or when the role of the old master changes. A bus needs one
+//! sentinel that it can reach. Sentinels need Redis 6.2 or later.
 //!
 //! # Cluster
 //!
 //! Both connections lead to one node, which forwards published frames to every other node. So each
-//! frame costs work at every node: a cluster adds reliability, and no capacity for messages.
-//! A publish does not tell the number of receivers, because the node counts its own subscribers only.
+//! frame costs work at every node: a cluster adds reliability, and no capacity for messages. A
+//! publish does not tell the number of receivers, because the node counts its own subscribers only.
+//! Nodes forward frames without a confirmation. Frames are lost while the link between two nodes is
+//! broken, and no connection of the bus notices that. Across a slow link, a frame that arrives more
+//! than 5 s late is taken from a queue a second time.
+//!
 //! The lock of a queue's frame is taken at the master of the key's slot. The bus follows slots that
-//! move, and finds further nodes when one is lost. While a slot has no master, its locks are refused,
-//! and each is a [`LockRefused`](BusEvent::LockRefused). Sharded channels (`SPUBLISH`) are not
-//! supported: Go peers do not use them.
+//! move, and finds further nodes when one is lost. While a slot has no master, its locks are
+//! refused, and each is a [`LockRefused`](BusEvent::LockRefused). Sharded channels (`SPUBLISH`) are
+//! not supported: Go peers do not use them.
 //!
 //! # Features
 //!
@@ -217,7 +221,8 @@ pub use self::options::RedisOptions;
 #[cfg(feature = "tls")]
 pub use self::tls::TlsOptions;
 
-/// A bus over Redis: a server, a master with sentinels, or a cluster. Cheap to clone; all clones share the same connections.
+/// A bus over Redis: a server, a master with sentinels, or a cluster. Cheap to clone; all clones
+/// share the same connections.
 ///
 /// Dropping the last clone and the last subscription closes the connections, after the bus has sent
 /// every frame that was published before.
@@ -241,9 +246,9 @@ impl RedisBus {
     ///
     /// # Errors
     ///
-    /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection, is
-    /// not Redis, or not of the kind that the URL says, or if the [feature](crate#features) for the
-    /// runtime or for TLS is disabled.
+    /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection,
+    /// is not Redis, or not of the kind that the URL says, or if the [feature](crate#features) for
+    /// the runtime or for TLS is disabled.
     pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(url, runtime, RedisOptions::new()).await
     }

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 /// The lifetime of a lock in seconds. An identical frame within that time is not taken again.
 const SECONDS: u32 = 5;
 
-/// Returns the lock key of a frame: a prefix and the digest of the frame's bytes, so it is the same in
-/// every process.
+/// Returns the lock key of a frame: a prefix and the digest of the frame's bytes, so it is the same
+/// in every process.
 pub(crate) fn key(prefix: &str, frame: &[u8]) -> String {
     let mut key = prefix.to_owned();
     STANDARD.encode_string(Sha256::digest(frame), &mut key);

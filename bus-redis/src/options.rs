@@ -132,8 +132,8 @@ impl RedisOptions {
         self
     }
 
-    /// Sets a function that returns the user and the password, in place of those in the URL. Default:
-    /// none.
+    /// Sets a function that returns the user and the password, in place of those in the URL.
+    /// Default: none.
     ///
     /// The bus asks it for each connection, so new credentials take effect when the bus connects
     /// again. It runs in a task of the bus and must not block for long. An error of the function
@@ -199,7 +199,8 @@ impl RedisOptions {
         self
     }
 
-    /// Sets a text that precedes the name of every channel and the key of every lock. Default: none.
+    /// Sets a text that precedes the name of every channel and the key of every lock. Default:
+    /// none.
     ///
     /// Fleets with different prefixes share a server without meeting. **Peers in Go have no such
     /// prefix: a bus that sets one does not reach them.**

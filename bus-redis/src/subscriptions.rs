@@ -232,8 +232,8 @@ impl ConnectionRole for SubscriptionSender {
         self.0.commands.table.lock().lost(cause, &mut wakes);
     }
 
-    /// Closes the queue of locks. A leaving subscriber still needs it for frames received before the
-    /// server confirmed.
+    /// Closes the queue of locks. A leaving subscriber still needs it for frames received before
+    /// the server confirmed.
     fn on_ended(&self) {
         self.0.commands.locks.close(&mut WakeList::new());
     }

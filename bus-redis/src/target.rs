@@ -6,7 +6,8 @@ use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion};
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) kind: TargetKind,
-    /// The addresses of the server, of the sentinels, or of some nodes of the cluster: at least one.
+    /// The addresses of the server, of the sentinels, or of some nodes of the cluster: at least
+    /// one.
     pub(crate) addresses: Vec<ConnectionAddr>,
     /// The settings of all connections, with the credentials of the server.
     pub(crate) settings: ConnectionInfo,

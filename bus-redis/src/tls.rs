@@ -61,16 +61,18 @@ impl TlsOptions {
         self
     }
 
-    /// Performs the handshake with the server at `host`. Returns the cause if that fails.
+    /// Performs the handshake with the server at `host`.
     pub(crate) async fn handshake(
         &self,
         host: &str,
         stream: Box<dyn Stream>,
-    ) -> Result<TlsStream<Box<dyn Stream>>, String> {
+    ) -> Result<TlsStream<Box<dyn Stream>>, HandshakeError> {
         let name = self.server_name.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
-            .map_err(|_| format!("TLS: `{name}` is neither a host name nor an IP address"))?;
-        let connector = TlsConnector::from(Arc::new(self.config()?));
+            .map_err(|_| format!("TLS: `{name}` is neither a host name nor an IP address"));
+        let server_name = server_name.map_err(HandshakeError::Refused)?;
+        let config = self.config().map_err(HandshakeError::Refused)?;
+        let connector = TlsConnector::from(Arc::new(config));
         connector.connect(server_name, stream).await.map_err(|error| of_handshake(&error))
     }
 
@@ -116,16 +118,25 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-fn of_handshake(error: &io::Error) -> String {
+/// Why a handshake failed.
+pub(crate) enum HandshakeError {
+    /// One side refuses the certificate of the other, or the options are invalid.
+    Refused(String),
+    /// The connection was lost, or the server does not speak TLS.
+    Failed(String),
+}
+
+fn of_handshake(error: &io::Error) -> HandshakeError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            "the server does not speak TLS".into()
+            HandshakeError::Failed("the server does not speak TLS".into())
         }
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "the server closed the connection during the TLS handshake".into()
+        Some(_) => HandshakeError::Refused(format!("TLS: {error}")),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            HandshakeError::Failed("the server closed the connection during the TLS handshake".into())
         }
-        _ => format!("TLS: {error}"),
+        None => HandshakeError::Failed(format!("TLS: {error}")),
     }
 }
 

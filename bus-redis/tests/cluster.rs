@@ -111,6 +111,36 @@ async fn a_lost_node_is_followed_by_its_replica() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_node_delays_no_published_frame_and_its_locks_are_refused() {
+    let mut cluster = RedisCluster::new(&RedisClusterOptions::default());
+    let bus = connect(&of_node(&mut cluster, 0)).await;
+    let (mut inbox, _subscription) = listen(&bus, &channel("Fit"), SubscriptionKind::Plain).await;
+    let mut events = bus.monitor().unwrap().watch();
+    cluster.node(2).freeze();
+    // Until a lock is in the slots of the frozen node.
+    let mut is_refused = false;
+    while !is_refused {
+        let (queue, frames) = tokio::join!(try_queue(&bus), async {
+            let begun = now();
+            publish(&bus, &channel("Fit"), frame("a hat")).await.unwrap();
+            assert!(matches!(next(&mut inbox).await, Delivery::Frame(_)));
+            now() - begun
+        });
+        assert!(frames < Duration::from_secs(3), "a frame took {frames:?}");
+        is_refused = !queue;
+    }
+    let BusEvent::LockRefused { cause, .. } = event(&mut events).await else { panic!("it is refused") };
+    assert!(cause.to_string().starts_with("redis at 127.0.0.1:"), "{cause}");
+    cluster.node(2).thaw();
+    let thawed = now();
+    let mut successes = 0;
+    while successes < 20 {
+        successes = if try_queue(&bus).await { successes + 1 } else { 0 };
+        assert!(now() - thawed < LONG, "no locks {:?} after the node went on", now() - thawed);
+    }
+}
+
 /// Publishes a frame like no other to a queue. Returns `true` if the queue gets it.
 async fn try_queue(bus: &RedisBus) -> bool {
     use std::sync::atomic::{AtomicUsize, Ordering};

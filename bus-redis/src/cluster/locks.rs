@@ -17,7 +17,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::slots::{self, Node, Slots};
-use crate::command::{Command, Commands};
+use crate::command::{Command, Commands, LockFrame};
 use crate::connection::Failure;
 use crate::connector::Connector;
 use crate::dial::{Login, Session};
@@ -30,6 +30,11 @@ const ATTEMPTS: usize = 5;
 
 /// The delay before locks are sent again because a slot has no master at the moment.
 const DELAY: Duration = Duration::from_millis(100);
+
+/// How long after its frame a lock may be sent. A lock lives for 5 s, and one that is acquired
+/// later takes a frame a second time.
+const LATEST: Duration = Duration::from_secs(2);
+const TOO_LATE: &str = "the lock could not be sent in time";
 
 pub(crate) struct ClusterLocks {
     commands: Arc<Commands>,
@@ -50,6 +55,7 @@ struct Attempt {
     /// Its place in the batch.
     place: usize,
     key: String,
+    received: Time,
     /// Where a node has sent the lock.
     redirect: Option<Redirect>,
 }
@@ -84,7 +90,9 @@ impl ClusterLocks {
 
     async fn complete(&mut self, batch: VecDeque<Command>) {
         let attempts = batch.iter().enumerate().filter_map(|(place, command)| match command {
-            Command::Lock(lock) => Some(Attempt { place, key: lock.key.clone(), redirect: None }),
+            Command::Lock(LockFrame { key, received, .. }) => {
+                Some(Attempt { place, key: key.clone(), received: *received, redirect: None })
+            }
             _ => None,
         });
         let attempts: Vec<_> = attempts.collect();
@@ -117,10 +125,10 @@ impl ClusterLocks {
     ) -> Vec<Attempt> {
         let mut again = Vec::new();
         let (mut is_outdated, mut must_wait) = (false, false);
-        let mut sending = Vec::new();
+        let mut connected = Vec::new();
         for (node, attempts) in self.by_node(attempts) {
             match self.connection(&node).await {
-                Ok(connection) => sending.push(send(node, connection, attempts)),
+                Ok(connection) => connected.push((node, connection, attempts)),
                 // Another node may serve the slots by now.
                 Err(ConnectionError::Failed(_)) if !is_last => {
                     is_outdated = true;
@@ -130,6 +138,14 @@ impl ClusterLocks {
                     let failed = || Err(Failure::Refused(cause.clone()));
                     attempts.into_iter().for_each(|attempt| results[attempt.place] = failed());
                 }
+            }
+        }
+        let now = self.connector().runtime.now().time;
+        let mut sending = Vec::new();
+        for (node, connection, attempts) in connected {
+            let attempts = refuse_late(&node, attempts, now, results);
+            if !attempts.is_empty() {
+                sending.push(send(node, connection, attempts));
             }
         }
         for Sent { node, attempts, replies } in all(sending).await {
@@ -248,6 +264,22 @@ enum ConnectionError {
     Failed(BusError),
     /// It failed a short time ago.
     Down(BusError),
+}
+
+/// Refuses the locks that are too late to be sent, and returns the others.
+fn refuse_late(
+    node: &Node,
+    attempts: Vec<Attempt>,
+    now: Time,
+    results: &mut [Result<Value, Failure>],
+) -> Vec<Attempt> {
+    let is_in_time = |attempt: &Attempt| now <= attempt.received + LATEST;
+    let (attempts, late): (Vec<_>, Vec<_>) = attempts.into_iter().partition(is_in_time);
+    for attempt in late {
+        let cause = ConnectError::Server { server: name(node), cause: TOO_LATE.into() };
+        results[attempt.place] = Err(Failure::Refused(BusError::new(cause)));
+    }
+    attempts
 }
 
 /// Locks that were sent to a node.

@@ -71,8 +71,8 @@ fn parse_node(node: Value, asked: &str) -> Option<Node> {
     Some((host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned()), port))
 }
 
-/// Returns the slot of a key: the CRC-16 (XMODEM) of the key, or of the first text in braces if that
-/// is not empty.
+/// Returns the slot of a key: the CRC-16 (XMODEM) of the key, or of the first text in braces if
+/// that is not empty.
 pub(crate) fn of_key(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
