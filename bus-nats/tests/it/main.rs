@@ -12,6 +12,7 @@ mod faults;
 mod idle;
 mod large;
 mod many;
+mod recipes;
 mod refusals;
 mod runtime_ends;
 mod support;
