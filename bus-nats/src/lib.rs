@@ -19,6 +19,8 @@
 //!
 //! The user needs permissions to publish and subscribe to the subjects of the services (`SRV.>` and
 //! `CLI.>`), and to `_INBOX.>` or the prefix that [`NatsOptions::inbox_prefix`] sets.
+//! `docs/operations.md` in the repository has recipes for the users of one service and for accounts,
+//! a list of all errors, and advice on choosing a bus.
 //!
 //! # Runtimes
 //!

@@ -248,8 +248,8 @@ impl<P: ConnectionRole> Connection<P> {
         }
     }
 
-    /// Waits for an operation or a timer. Timers come first, so that a busy
-    /// connection is probed too.
+    /// Waits for an operation or a timer. Timers come first, so that a busy connection is probed
+    /// too.
     async fn next_step(&mut self, timers: &mut Timers) -> Step<P::Operation> {
         let (queue, keep_running, outages) = (self.role.queue(), self.role.holds_back(), &self.outages);
         poll_fn(|cx| {

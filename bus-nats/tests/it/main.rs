@@ -13,6 +13,7 @@ mod hats;
 mod idle;
 mod large;
 mod many;
+mod recipes;
 mod refusals;
 mod runtime_ends;
 mod support;
