@@ -91,7 +91,10 @@ pub async fn connect_with_tls(
     }
     files.check().map_err(|problem| Error::new(ErrorCode::InvalidArgument, format!("TLS: {problem}")))?;
     if scheme(url) == Some("local") {
-        return Err(Error::new(ErrorCode::InvalidArgument, "TLS files: `local:` is a bus without TLS"));
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            "there are TLS files, which need a URL that asks for TLS; `local:` does not",
+        ));
     }
     let for_redis = files.clone();
     let options = Options {
