@@ -3,7 +3,7 @@
 //! | kind | servers |
 //! |---|---|
 //! | `redis`, `nats` | one |
-//! | `redis-unix` | one at a Unix socket; the user of the URL has the rights that psrpc-bus-redis documents, for a service `Shop` |
+//! | `redis-unix` | one at a Unix socket; the user of the URL has the rights that psrpc-bus-redis documents, for the services of psrpc-conformance |
 //! | `redis-tls`, `nats-tls` | one, which requires TLS and a client certificate |
 //! | `redis-sentinel` | a Redis master, two replicas and three sentinels |
 //! | `redis-cluster` | a Redis Cluster of three masters |
@@ -25,9 +25,10 @@ use tempfile::TempDir;
 const KINDS: &str =
     "redis, redis-unix, redis-tls, redis-sentinel, redis-cluster, nats, nats-tls or nats-cluster";
 
-/// A user with the rights that the documentation of psrpc-bus-redis lists.
-const USER: &str = "hatter on >password resetchannels &Shop|* &psrpc-probe:* ~* \
-                    -@all +hello +ping +publish +subscribe +unsubscribe +set";
+/// A user with the rights that the documentation of psrpc-bus-redis lists, for the services of
+/// psrpc-conformance.
+const USER: &str = "hatter on >password resetchannels &Shop|* &Gossip|* &Shelf|* &Relay|* \
+                    &Countdown|* &psrpc-probe:* ~* -@all +hello +ping +publish +subscribe +unsubscribe +set";
 
 /// Servers that run until this is dropped, and what words of the command stand for.
 struct Running {
