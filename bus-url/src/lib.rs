@@ -17,13 +17,19 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::sync::Arc;
 
 use psrpc::bus::Bus;
 use psrpc::{Error, ErrorCode, Runtime};
 use psrpc_bus_local::LocalBus;
-use psrpc_bus_nats::NatsBus;
-use psrpc_bus_redis::RedisBus;
+use psrpc_bus_nats::{NatsBus, NatsOptions};
+use psrpc_bus_redis::{RedisBus, RedisOptions};
+
+#[cfg(feature = "tls")]
+pub use crate::tls::TlsFiles;
 
 /// Connects to the bus at a URL.
 ///
@@ -40,7 +46,8 @@ use psrpc_bus_redis::RedisBus;
 ///
 /// `valkey` and `valkeys` mean the same as `redis` and `rediss`.
 ///
-/// To set options, use the crate of the bus. The features `tokio` (the default) and `smol` choose
+/// To set options, use the crate of the bus; `connect_with_tls` takes TLS files (feature `tls`). The
+/// features `tokio` (the default) and `smol` choose
 /// the runtimes that `psrpc-bus-redis` supports.
 ///
 /// # Errors
@@ -49,14 +56,72 @@ use psrpc_bus_redis::RedisBus;
 /// the server is unreachable or refuses the connection. The text names the server and the cause,
 /// but no secret.
 pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, Error> {
+    open(url, runtime, Options::default()).await
+}
+
+/// Connects to the bus at a URL that asks for TLS, with PEM files.
+///
+/// Without files, this is [`connect`].
+///
+/// ```no_run
+/// # use psrpc_tokio as psrpc;
+/// # async fn example() -> Result<(), psrpc::Error> {
+/// use psrpc_bus_url::TlsFiles;
+///
+/// let files = TlsFiles::new().ca("ca.pem").client_certificate("client.pem", "client-key.pem");
+/// let url = "rediss://redis.internal";
+/// let bus = psrpc_bus_url::connect_with_tls(url, psrpc::default_runtime()?, files).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Returns the errors of [`connect`], and `invalid_argument` if a file is unreadable or not in PEM
+/// format (the text names the file), or if there are files and the URL does not ask for TLS. If a
+/// file becomes unreadable later, the attempt to reconnect fails with that cause.
+#[cfg(feature = "tls")]
+pub async fn connect_with_tls(
+    url: &str,
+    runtime: impl Runtime,
+    files: TlsFiles,
+) -> Result<Arc<dyn Bus>, Error> {
+    if files.is_empty() {
+        return connect(url, runtime).await;
+    }
+    files.check().map_err(|problem| Error::new(ErrorCode::InvalidArgument, format!("TLS: {problem}")))?;
+    if scheme(url) == Some("local") {
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            "there are TLS files, which need a URL that asks for TLS; `local:` does not",
+        ));
+    }
+    let for_redis = files.clone();
+    let options = Options {
+        redis: RedisOptions::new().tls(move || for_redis.redis()),
+        nats: NatsOptions::new().tls(move || files.nats()),
+    };
+    open(url, runtime, options).await
+}
+
+/// Options of the buses that connect to servers.
+#[derive(Default)]
+struct Options {
+    redis: RedisOptions,
+    nats: NatsOptions,
+}
+
+async fn open(url: &str, runtime: impl Runtime, options: Options) -> Result<Arc<dyn Bus>, Error> {
     match scheme(url) {
         Some("local") => match LocalBus::from_url(url) {
             Ok(bus) => Ok(Arc::new(bus)),
             Err(error) => Err(Error::from_source(ErrorCode::InvalidArgument, error)),
         },
-        Some("nats" | "tls") => Ok(Arc::new(NatsBus::connect(url, runtime).await?)),
+        Some("nats" | "tls") => Ok(Arc::new(NatsBus::connect_with(url, runtime, options.nats).await?)),
         // The crate reports which of these schemes are not supported.
-        Some(scheme) if is_redis(scheme) => Ok(Arc::new(RedisBus::connect(url, runtime).await?)),
+        Some(scheme) if is_redis(scheme) => {
+            Ok(Arc::new(RedisBus::connect_with(url, runtime, options.redis).await?))
+        }
         scheme => {
             let problem =
                 scheme.map_or("the scheme is missing".into(), |scheme| format!("unknown scheme `{scheme}:`"));

@@ -48,6 +48,10 @@ pub struct Subject {
     pub host: Arc<dyn Host>,
     /// The number of calls of each kind in load cases.
     pub calls: usize,
+    /// How long after it is live a subscription may miss frames that other connections publish.
+    /// Zero for a single server. In a NATS cluster, a server learns of a subscription at another
+    /// server a moment later; the cases then see the subscription live only after this time.
+    pub settling_time: Duration,
 }
 
 /// Runs a case.
@@ -58,7 +62,7 @@ pub struct Subject {
 /// exceeds its time limit.
 pub fn run(case: &Case, subject: &Subject) -> Verdict {
     let runtime = subject.host.runtime();
-    let env = Env::new((subject.bus)(), Arc::clone(&runtime), subject.calls);
+    let env = Env::new((subject.bus)(), Arc::clone(&runtime), subject);
     let cleanup = env.clone();
     let deadline = runtime.sleep_until(runtime.now().time + CASE_TIMEOUT);
     let mut verdict = None;

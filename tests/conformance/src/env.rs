@@ -10,9 +10,10 @@ use std::time::Duration;
 use psrpc::bus::Bus;
 use psrpc::{ClientOptions, Error, Runtime, ServerOptions, Time};
 
-use crate::case::Connect;
+use crate::case::{Connect, Subject};
 use crate::foreign::ForeignPeer;
 use crate::proto::{ShopClient, ShopServer};
+use crate::settling::SettlingBus;
 use crate::shop::Hatter;
 
 /// The environment of a case.
@@ -21,13 +22,15 @@ pub struct Env {
     connect: Connect,
     runtime: Arc<dyn Runtime>,
     calls: usize,
+    settling_time: Duration,
     /// The connections opened so far.
     connections: Arc<Mutex<Vec<Weak<dyn Bus>>>>,
 }
 
 impl Env {
-    pub(crate) fn new(connect: Connect, runtime: Arc<dyn Runtime>, calls: usize) -> Self {
-        Self { connect, runtime, calls, connections: Arc::default() }
+    pub(crate) fn new(connect: Connect, runtime: Arc<dyn Runtime>, subject: &Subject) -> Self {
+        let Subject { calls, settling_time, .. } = *subject;
+        Self { connect, runtime, calls, settling_time, connections: Arc::default() }
     }
 
     /// Returns the number of calls that a load case makes.
@@ -41,7 +44,10 @@ impl Env {
     ///
     /// Returns the reason if the connection fails.
     pub async fn bus(&self) -> Result<Arc<dyn Bus>, String> {
-        let bus = (self.connect)().await?;
+        let mut bus = (self.connect)().await?;
+        if !self.settling_time.is_zero() {
+            bus = Arc::new(SettlingBus { bus, runtime: self.runtime(), delay: self.settling_time });
+        }
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&bus));
         Ok(bus)
     }

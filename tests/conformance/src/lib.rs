@@ -7,6 +7,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
+//! use std::time::Duration;
 //!
 //! use psrpc::bus::Bus;
 //! use psrpc_bus_local::LocalBus;
@@ -25,6 +26,7 @@
 //!     }),
 //!     host: Arc::new(Tokio::multi_thread(2)),
 //!     calls: 1000,
+//!     settling_time: Duration::ZERO,
 //! };
 //! for case in cases() {
 //!     println!("{}: {:?}", case.id, run(case, &subject));
@@ -43,9 +45,10 @@ mod cases;
 mod env;
 mod foreign;
 pub mod runtime;
+mod settling;
 mod shop;
 
-pub use buses::bus;
+pub use buses::{bus, bus_with_tls};
 pub use case::{Case, Connect, Connecting, Subject, Verdict, run};
 pub use cases::cases;
 pub use env::Env;

@@ -1,14 +1,16 @@
 //! The command line of the suite: `list` and `run`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use psrpc_bus_local::LocalBus;
+use psrpc_bus_url::TlsFiles;
 use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
-use psrpc_conformance::{Case, Subject, bus, cases, run};
+use psrpc_conformance::{Case, Subject, bus_with_tls, cases, run};
 
 /// Tests a PSRPC bus or runtime.
 #[derive(Parser)]
@@ -31,16 +33,47 @@ enum Command {
         /// Only run cases whose id contains this text.
         #[arg(default_value = "")]
         filter: String,
-        /// URL of the bus: `local:`, `redis://host:port` or `nats://host:port`.
+        /// URL of the bus: `local:`, or any URL of psrpc-bus-url, such as `redis://host:port`,
+        /// `rediss+sentinel://host:port/name` or `tls://host:port`.
         #[arg(long, default_value = "local:")]
         bus: String,
+        #[command(flatten)]
+        tls: TlsArguments,
         /// Runtime to run the cases on.
         #[arg(long, default_value = "tokio")]
         runtime: RuntimeName,
         /// Number of calls of each kind in load cases, spread over eight clients.
         #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(8..))]
         calls: usize,
+        /// Milliseconds until all servers of the bus know of a subscription that is live. Set it for
+        /// a NATS cluster.
+        #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=1000))]
+        settling_time: u64,
     },
+}
+
+/// The PEM files for a URL that asks for TLS.
+#[derive(clap::Args)]
+struct TlsArguments {
+    /// PEM file with the certificates of the authorities to trust. Default: those of the system.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// PEM file with a client certificate.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file with the private key of the client certificate.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl TlsArguments {
+    fn files(self) -> TlsFiles {
+        let files = self.ca.into_iter().fold(TlsFiles::new(), TlsFiles::ca);
+        match (self.cert, self.key) {
+            (Some(certificate), Some(key)) => files.client_certificate(certificate, key),
+            _ => files,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -65,8 +98,14 @@ fn main() -> ExitCode {
             eprintln!("--runtime solo: virtual time works only with --bus local:");
             ExitCode::FAILURE
         }
-        Command::Run { filter, bus, runtime, calls } => {
-            let subject = subject(&bus, runtime, calls);
+        Command::Run { filter, bus, tls, runtime, calls, settling_time } => {
+            let host = host(runtime);
+            let subject = Subject {
+                bus: bus_with_tls(&bus, host.runtime(), tls.files()),
+                host,
+                calls,
+                settling_time: Duration::from_millis(settling_time),
+            };
             match check_connection(&subject) {
                 Ok(()) => run_all(&filter, &subject),
                 Err(error) => {
@@ -91,16 +130,15 @@ fn list(filter: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Subject {
-    let host: Arc<dyn Host> = match runtime {
+fn host(runtime: RuntimeName) -> Arc<dyn Host> {
+    match runtime {
         RuntimeName::Tokio => Arc::new(Tokio::multi_thread(2)),
         RuntimeName::TokioCurrentThread => Arc::new(Tokio::current_thread()),
         RuntimeName::Smol => Arc::new(Smol),
         #[cfg(feature = "async-std")]
         RuntimeName::AsyncStd => Arc::new(psrpc_conformance::runtime::AsyncStd),
         RuntimeName::Solo => Arc::new(Solo::new()),
-    };
-    Subject { bus: bus(url, host.runtime()), host, calls }
+    }
 }
 
 /// Connects once, so that an unreachable bus is reported once instead of by every case.

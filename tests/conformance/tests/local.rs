@@ -10,7 +10,12 @@ use psrpc_conformance::{Subject, bus, cases, run};
 use psrpc_testing::{FaultyBus, Rule};
 
 fn all_pass_on(host: impl Host + 'static) {
-    all_pass(Subject { bus: bus("local:", host.runtime()), host: Arc::new(host), calls: 400 });
+    all_pass(Subject {
+        bus: bus("local:", host.runtime()),
+        host: Arc::new(host),
+        calls: 400,
+        settling_time: Duration::ZERO,
+    });
 }
 
 fn all_pass(subject: Subject) {
@@ -63,6 +68,7 @@ fn all_pass_through(inject: fn(&FaultyBus)) {
         }),
         host: Arc::new(solo),
         calls: 400,
+        settling_time: Duration::ZERO,
     };
     all_pass(subject);
 }

@@ -114,7 +114,12 @@ async fn nats_carries_a_thousand_streams_at_once() {
 /// Runs the cases with the most servers and subscribers.
 fn run_large_cases(server: &Server) {
     let host = Tokio::multi_thread(2);
-    let subject = Subject { bus: bus(&server.url(), host.runtime()), host: Arc::new(host), calls: 400 };
+    let subject = Subject {
+        bus: bus(&server.url(), host.runtime()),
+        host: Arc::new(host),
+        calls: 400,
+        settling_time: Duration::ZERO,
+    };
     for id in ["multi/fifty-servers", "subscription/mixed"] {
         let case = cases().into_iter().find(|case| case.id == id).expect("a case");
         run(case, &subject).unwrap();

@@ -3,6 +3,7 @@
 //! | kind | servers |
 //! |---|---|
 //! | `redis`, `nats` | one |
+//! | `redis-unix` | one at a Unix socket; the user of the URL has the rights that psrpc-bus-redis documents, for the services of psrpc-conformance |
 //! | `redis-tls`, `nats-tls` | one, which requires TLS and a client certificate |
 //! | `redis-sentinel` | a Redis master, two replicas and three sentinels |
 //! | `redis-cluster` | a Redis Cluster of three masters |
@@ -19,8 +20,15 @@ use psrpc_servers::{
     Certificates, NatsCluster, RedisCluster, RedisClusterOptions, SentinelGroup, SentinelOptions, Server,
     ServerTls,
 };
+use tempfile::TempDir;
 
-const KINDS: &str = "redis, redis-tls, redis-sentinel, redis-cluster, nats, nats-tls or nats-cluster";
+const KINDS: &str =
+    "redis, redis-unix, redis-tls, redis-sentinel, redis-cluster, nats, nats-tls or nats-cluster";
+
+/// A user with the rights that the documentation of psrpc-bus-redis lists, for the services of
+/// psrpc-conformance.
+const USER: &str = "hatter on >password resetchannels &Shop|* &Gossip|* &Shelf|* &Relay|* \
+                    &Countdown|* &psrpc-probe:* ~* -@all +hello +ping +publish +subscribe +unsubscribe +set";
 
 /// Servers that run until this is dropped, and what words of the command stand for.
 struct Running {
@@ -53,6 +61,7 @@ fn main() -> ExitCode {
 fn start(kind: &str) -> Option<Running> {
     Some(match kind {
         "redis" => Running::plain(Server::redis(&[]), Server::url),
+        "redis-unix" => Running::at_unix_socket(),
         "redis-tls" => Running::with_tls(|tls| Server::redis_tls(tls, &[])),
         "redis-sentinel" => {
             Running::plain(SentinelGroup::new(&SentinelOptions::default()), SentinelGroup::url)
@@ -70,6 +79,16 @@ fn start(kind: &str) -> Option<Running> {
 impl Running {
     fn plain<S: Any>(servers: S, url: impl FnOnce(&S) -> String) -> Self {
         Self { words: vec![("URL", url(&servers))], _servers: Box::new(servers) }
+    }
+
+    fn at_unix_socket() -> Self {
+        let directory = TempDir::new().expect("a temporary directory can be created");
+        let path = directory.path().join("redis.sock").display().to_string();
+        let mut arguments = vec!["--unixsocket", &path, "--user"];
+        arguments.extend(USER.split_whitespace());
+        let server = Server::redis(&arguments);
+        let url = format!("redis+unix://{path}?user=hatter&pass=password");
+        Self { words: vec![("URL", url)], _servers: Box::new((server, directory)) }
     }
 
     fn with_tls(start: impl FnOnce(&ServerTls) -> Server) -> Self {

@@ -27,6 +27,9 @@ pub(super) const CASES: &[Case] = case_list! {
     "bus/frames/raw", "I11", "bytes that are not a frame are delivered or dropped; later frames still arrive", raw;
 };
 
+// Each case has topics of its own: a server of a cluster may deliver a frame after the case that
+// published it.
+
 fn channel(topic: &str) -> Channel {
     Channel::request("Shop", "Bus", &[topic], false)
 }
@@ -57,7 +60,7 @@ async fn number(receiver: &mut FrameReceiver) -> Result<u32, String> {
 async fn live(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
     for round in 0..50 {
-        let topic = format!("t{round}");
+        let topic = format!("live{round}");
         let mut receiver = env.foreign().await?.listen(&channel(&topic), Plain).await?;
         foreign.send(&channel(&topic), frame(&env, round)).await?;
         check_eq!(number(&mut receiver).await?, round, "the frame of round {round}");
@@ -66,7 +69,7 @@ async fn live(env: Env) -> Verdict {
 }
 
 async fn everybody(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("everybody");
     let mut receivers = Vec::new();
     for _ in 0..5 {
         receivers.push(env.foreign().await?.listen(&channel, Plain).await?);
@@ -113,7 +116,7 @@ async fn spread(
 }
 
 async fn one(env: Env) -> Verdict {
-    let channel = queue_channel("t");
+    let channel = queue_channel("one");
     let mut receivers = Vec::new();
     for _ in 0..3 {
         receivers.push(env.foreign().await?.listen(&channel, Queue).await?);
@@ -125,7 +128,7 @@ async fn one(env: Env) -> Verdict {
 }
 
 async fn turns(env: Env) -> Verdict {
-    let channel = queue_channel("t");
+    let channel = queue_channel("turns");
     let foreign = env.foreign().await?;
     let mut receivers = Vec::new();
     for _ in 0..3 {
@@ -139,7 +142,7 @@ async fn turns(env: Env) -> Verdict {
 }
 
 async fn beside(env: Env) -> Verdict {
-    let (queue, plain) = (queue_channel("t"), Channel::claim_response("Shop", "Bus", &["t"]));
+    let (queue, plain) = (queue_channel("beside"), Channel::claim_response("Shop", "Bus", &["beside"]));
     let mut at_queue = [
         env.foreign().await?.listen(&queue, Queue).await?,
         env.foreign().await?.listen(&queue, Queue).await?,
@@ -159,7 +162,7 @@ async fn beside(env: Env) -> Verdict {
 }
 
 async fn order(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("order");
     let mut receiver = env.foreign().await?.listen_with(&channel, Plain, 2000).await?;
     let foreign = env.foreign().await?;
     for round in 0..1000 {
@@ -188,7 +191,7 @@ async fn apart(env: Env) -> Verdict {
 }
 
 async fn ends(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("ends");
     let foreign = env.foreign().await?;
     let mut receiver = foreign.listen(&channel, Plain).await?;
     foreign.send(&channel, frame(&env, 1)).await?;
@@ -204,7 +207,7 @@ async fn ends(env: Env) -> Verdict {
 }
 
 async fn others_go_on(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("others_go_on");
     let foreign = env.foreign().await?;
     let (mut closing, mut remaining) =
         (foreign.listen(&channel, Plain).await?, foreign.listen(&channel, Plain).await?);
@@ -216,7 +219,7 @@ async fn others_go_on(env: Env) -> Verdict {
 }
 
 async fn slow(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("slow");
     let bus = env.foreign().await?;
     let mut slow = bus.listen_with(&channel, Plain, 10).await?;
     // On the same connection as the slow one: they receive frames at the same time.
@@ -247,7 +250,7 @@ async fn slow(env: Env) -> Verdict {
 }
 
 async fn unchanged(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("unchanged");
     let foreign = env.foreign().await?;
     let mut receiver = foreign.listen(&channel, Plain).await?;
     let request = Frame::Request(Request {
@@ -270,7 +273,7 @@ async fn unchanged(env: Env) -> Verdict {
 }
 
 async fn large(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("large");
     let foreign = env.foreign().await?;
     let mut receiver = foreign.listen(&channel, Plain).await?;
     let payload: Vec<u8> = (0..512 * 1024).map(|place| (place % 251) as u8).collect();
@@ -281,7 +284,7 @@ async fn large(env: Env) -> Verdict {
 }
 
 async fn raw(env: Env) -> Verdict {
-    let channel = channel("t");
+    let channel = channel("raw");
     let foreign = env.foreign().await?;
     let mut receiver = foreign.listen(&channel, Plain).await?;
     foreign.send(&channel, Frame::Raw(vec![0xff; 64].into())).await?;

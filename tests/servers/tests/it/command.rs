@@ -16,6 +16,7 @@ fn echo(kind: &str) -> String {
 fn each_kind_has_its_url() {
     assert!(echo("redis").starts_with("redis://127.0.0.1:"));
     assert!(echo("nats").starts_with("nats://127.0.0.1:"));
+    assert!(echo("redis-unix").starts_with("redis+unix:///"));
     assert!(echo("redis-tls").starts_with("rediss://127.0.0.1:"));
     assert!(echo("nats-tls").starts_with("tls://127.0.0.1:"));
     let sentinel = echo("redis-sentinel");
