@@ -163,12 +163,11 @@ struct PendingRoundTrip {
     deadline: Time,
 }
 
-/// The way in which serving a connection ended.
-enum End {
-    Closed,
-    Lost(String),
-    /// The server is shutting down, and the bus has connected to another one.
-    Left(Box<Connection>),
+/// The loss of a connection.
+struct Loss {
+    cause: String,
+    /// The connection to another server, if the server is shutting down.
+    next: Option<Box<Connection>>,
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -200,19 +199,16 @@ impl Task {
                     // If the receiver was dropped, the bus is closed.
                     first.take().map(|first| first.send(Ok(())));
                     let start = shared.runtime.now().time;
-                    let cause = match self.serve(connection).await {
-                        End::Closed => break,
-                        End::Lost(cause) => cause,
-                        End::Left(connection) => {
-                            self.report_loss(LAME_DUCK);
-                            (next, failures) = (Some(connection), 0);
-                            continue;
-                        }
-                    };
+                    let Some(loss) = self.serve(connection).await else { break };
+                    self.report_loss(&loss.cause);
+                    next = loss.next;
+                    if next.is_some() {
+                        failures = 0;
+                        continue;
+                    }
                     // Back off from a server that accepts connections and then drops them.
                     let served = shared.runtime.now().time.since(start);
                     failures = if served >= shared.options.reconnect_delay { 0 } else { failures + 1 };
-                    self.report_loss(&cause);
                 }
                 Err(error) => {
                     if !shared.options.wait_for_server
@@ -288,12 +284,12 @@ impl Task {
 
     // --- serving ---------------------------------------------------------------------------------
 
-    /// Serves a connection until it is lost or left, or the bus is closed.
-    async fn serve(&mut self, mut connection: Connection) -> End {
+    /// Serves a connection until it is lost or left. Returns `None` if the bus was closed.
+    async fn serve(&mut self, mut connection: Connection) -> Option<Loss> {
         let shared = Arc::clone(&self.shared);
         let (mut round_trip, mut flush) = (None::<PendingRoundTrip>, None::<BoxFuture<()>>);
         let mut elsewhere = None::<BoxFuture<Connection>>;
-        let end = loop {
+        let loss = loop {
             if flush.is_none() && shared.publisher.begin_flush() {
                 flush = Some(connection.flush());
             }
@@ -305,7 +301,7 @@ impl Task {
                 } else if shared.is_closed() && shared.publisher.is_idle() {
                     // Write what was accepted, if the connection still works.
                     shared.within(shared.options.connection_timeout, connection.flush()).await;
-                    return End::Closed;
+                    return None;
                 }
             }
             if elsewhere.is_none() && connection.status.lock().is_lame_duck {
@@ -316,7 +312,7 @@ impl Task {
             tokio::select! {
                 biased;
                 echo = connection.next_echo() => match echo {
-                    None => break End::Lost(connection.loss_cause()),
+                    None => break Loss::new(connection.loss_cause()),
                     Some(number) => if let Some(round_trip) = round_trip.take_if(|round_trip| round_trip.number == number) {
                         // The library task that reports refusals was woken before this one. Let it
                         // run first.
@@ -331,7 +327,7 @@ impl Task {
                 other = completed(&mut elsewhere) => {
                     // Write what was accepted before leaving.
                     shared.within(shared.options.connection_timeout, connection.flush()).await;
-                    break End::Left(Box::new(other));
+                    break Loss { cause: LAME_DUCK.to_owned(), next: Some(Box::new(other)) };
                 }
                 () = shared.work.notified() => {}
                 () = sleep_until(&*shared.runtime, next) => {}
@@ -339,19 +335,18 @@ impl Task {
             if round_trip.as_ref().is_some_and(|round_trip| round_trip.deadline <= shared.runtime.now().time)
             {
                 let limit = shared.options.connection_timeout;
-                break End::Lost(format!("no reply to a round trip within {limit:?}"));
+                break Loss::new(format!("no reply to a round trip within {limit:?}"));
             }
             if connection.status.lock().may_have_missed_refusals() {
                 shared.subscriptions.reduce_window();
                 let cause = "the server refused so many requests at once that some errors may be lost";
-                break End::Lost(cause.to_owned());
+                break Loss::new(cause);
             }
         };
-        let cause = end.cause();
         let interrupted = round_trip.map(|round_trip| round_trip.round);
-        shared.subscriptions.lost(interrupted, &shared.not_connected(cause));
-        shared.publisher.lost(cause);
-        end
+        shared.subscriptions.lost(interrupted, &shared.not_connected(&loss.cause));
+        shared.publisher.lost(&loss.cause);
+        Some(loss)
     }
 
     /// Sends the requests of a round to the server.
@@ -385,13 +380,9 @@ impl Shared {
     }
 }
 
-impl End {
-    fn cause(&self) -> &str {
-        match self {
-            End::Closed => "the bus is closed",
-            End::Lost(cause) => cause,
-            End::Left(_) => LAME_DUCK,
-        }
+impl Loss {
+    fn new(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), next: None }
     }
 }
 

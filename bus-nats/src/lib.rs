@@ -19,8 +19,8 @@
 //!
 //! The user needs permissions to publish and subscribe to the subjects of the services (`SRV.>` and
 //! `CLI.>`), and to `_INBOX.>` or the prefix that [`NatsOptions::inbox_prefix`] sets.
-//! `docs/operations.md` in the repository has recipes for the users of one service and for accounts,
-//! a list of all errors, and advice on choosing a bus.
+//! `docs/operations.md` in the repository has recipes for the users of one service and for
+//! accounts, a list of all errors, and advice on choosing a bus.
 //!
 //! # Runtimes
 //!
@@ -258,8 +258,8 @@ impl NatsBus {
     ///
     /// The bus overrides the settings that [`NatsOptions`] has, the event callback, the client
     /// capacity and the number of reconnects: the bus reconnects by itself. With `tls://` URLs, it
-    /// also overrides the TLS settings; with `nats://` URLs they apply if they or the server require
-    /// TLS.
+    /// also overrides the TLS settings; with `nats://` URLs they apply if they or the server
+    /// require TLS.
     ///
     /// # Errors
     ///

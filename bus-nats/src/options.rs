@@ -159,10 +159,10 @@ impl NatsOptions {
 
     /// Sets a function that returns the credentials, in place of those in the URLs. Default: none.
     ///
-    /// The bus calls it for each connection, so new credentials take effect when the bus reconnects.
-    /// The function runs in a task of the bus: it may read small files, but must not block for
-    /// long. If it returns an error, the attempt to connect fails, and the text of the error
-    /// becomes part of the cause.
+    /// The bus calls it for each connection, so new credentials take effect when the bus
+    /// reconnects. The function runs in a task of the bus: it may read small files, but must not
+    /// block for long. If it returns an error, the attempt to connect fails, and the text of the
+    /// error becomes part of the cause.
     #[must_use]
     pub fn credentials<E: Into<ProviderError>>(
         mut self,

@@ -121,8 +121,8 @@
 //!
 //! Add `+cluster|info +cluster|slots +asking` for a cluster. `~*` and `+set` are for the locks of
 //! queues, whose keys are digests. Without the right to `psrpc-probe:*` the bus works, but does not
-//! send messages to itself. `docs/operations.md` in the repository has recipes for servers, clients,
-//! Sentinel and Cluster, a list of all errors, and advice on choosing a bus.
+//! send messages to itself. `docs/operations.md` in the repository has recipes for servers,
+//! clients, Sentinel and Cluster, a list of all errors, and advice on choosing a bus.
 //!
 //! # Sentinel
 //!

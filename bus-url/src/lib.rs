@@ -46,8 +46,8 @@ pub use crate::tls::TlsFiles;
 ///
 /// `valkey` and `valkeys` mean the same as `redis` and `rediss`.
 ///
-/// To set options, use the crate of the bus; `connect_with_tls` takes TLS files (feature `tls`). The
-/// features `tokio` (the default) and `smol` choose
+/// To set options, use the crate of the bus; `connect_with_tls` takes TLS files (feature `tls`).
+/// The features `tokio` (the default) and `smol` choose
 /// the runtimes that `psrpc-bus-redis` supports.
 ///
 /// # Errors

@@ -334,7 +334,7 @@ async fn unsubscribe_under_load(bus: &NatsBus, others: &NatsBus, mut other_chann
     let (mut all, mut published) = (Vec::new(), false);
     while !published {
         let mut temporary = Subscriber::live(bus, &queue("Make"), Queue).await;
-        within(SECOND, "a frame arrives", async {
+        within(10 * SECOND, "a frame arrives", async {
             tokio::select! {
                 delivery = temporary.next() => all.push(taken(&delivery)),
                 result = &mut publishing => {

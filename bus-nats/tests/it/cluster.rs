@@ -125,8 +125,8 @@ async fn frames_pass_again_after_a_route_of_the_cluster_was_cut() {
     assert!(matches!(near.status(), Status::Connected) && matches!(far.status(), Status::Connected));
 }
 
-/// The client and the server are connected to the node that shuts down. Both leave it during a call,
-/// a multi call and a stream.
+/// The client and the server are connected to the node that shuts down. Both leave it during a
+/// call, a multi call and a stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_and_streams_survive_a_server_that_shuts_down() {
     let mut cluster = NatsCluster::new(None, &[]);

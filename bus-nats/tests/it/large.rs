@@ -1,5 +1,5 @@
-//! Messages that are larger than the `max_payload` of the server: the caller or the sender learns at
-//! once, with both sizes.
+//! Messages that are larger than the `max_payload` of the server: the caller or the sender learns
+//! at once, with both sizes.
 
 use std::sync::Arc;
 use std::time::Instant;
