@@ -62,20 +62,26 @@ impl TlsFiles {
 
     pub(crate) fn redis(&self) -> Result<psrpc_bus_redis::TlsOptions, String> {
         let Pem { ca, client } = self.read()?;
-        let options = psrpc_bus_redis::TlsOptions::new();
-        let options = ca.into_iter().fold(options, |options, ca| options.ca(ca));
-        Ok(client
-            .into_iter()
-            .fold(options, |options, (certificate, key)| options.client_certificate(certificate, key)))
+        let mut options = psrpc_bus_redis::TlsOptions::new();
+        if let Some(ca) = ca {
+            options = options.ca(ca);
+        }
+        if let Some((certificate, key)) = client {
+            options = options.client_certificate(certificate, key);
+        }
+        Ok(options)
     }
 
     pub(crate) fn nats(&self) -> Result<psrpc_bus_nats::TlsOptions, String> {
         let Pem { ca, client } = self.read()?;
-        let options = psrpc_bus_nats::TlsOptions::new();
-        let options = ca.into_iter().fold(options, |options, ca| options.ca(ca));
-        Ok(client
-            .into_iter()
-            .fold(options, |options, (certificate, key)| options.client_certificate(certificate, key)))
+        let mut options = psrpc_bus_nats::TlsOptions::new();
+        if let Some(ca) = ca {
+            options = options.ca(ca);
+        }
+        if let Some((certificate, key)) = client {
+            options = options.client_certificate(certificate, key);
+        }
+        Ok(options)
     }
 
     fn read(&self) -> Result<Pem, String> {

@@ -1,4 +1,4 @@
-//! A bus whose subscriptions are reported live a while after they are.
+//! A bus that reports each subscription live with a delay.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -8,16 +8,16 @@ use psrpc::bus::{Accepted, Bus, BusId, Delivery, Full, Lock, Monitor, Offer, Sin
 use psrpc::proto::Channel;
 use psrpc::{Runtime, SubscriptionKind};
 
-/// Wraps a bus of several servers. A server learns of a subscription at another server a moment
-/// after it is live there, so publishing elsewhere is only safe then.
+/// Wraps a bus that has several servers, such as a NATS cluster. The other servers learn of a
+/// subscription a moment after it is live at its own. The delay gives them time for that.
 pub(crate) struct SettlingBus {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    /// How long a subscription is held back once it is live.
+    /// The time from a subscription being live to the report.
     pub(crate) delay: Duration,
 }
 
-/// A subscription that may be settling.
+/// A subscription, which is settling while its report is delayed.
 struct Settling {
     runtime: Arc<dyn Runtime>,
     delay: Duration,
@@ -27,7 +27,7 @@ struct Settling {
 struct State {
     /// `None` after the end.
     sink: Option<Sink>,
-    /// The deliveries since the subscription is live. `None` unless it is settling.
+    /// The deliveries that wait for the delay to pass. `None` unless the subscription is settling.
     held: Option<Vec<Delivery>>,
 }
 
@@ -101,20 +101,16 @@ impl Wake for Settling {
 
 impl State {
     fn put(&mut self, delivery: Delivery, wakes: &mut WakeList) {
-        let Some(sink) = &self.sink else { return };
+        let Some(sink) = self.sink.take() else { return };
         match delivery {
             Delivery::Live => sink.live(wakes),
             Delivery::Frame(frame) => sink.deliver(frame, wakes),
             Delivery::Misrouted(frame) => sink.misrouted(frame, wakes),
             Delivery::Gap(lost) => sink.gap(lost, wakes),
             Delivery::Interrupted(cause) => sink.interrupted(cause, wakes),
-            Delivery::Ended(error) => {
-                let sink = self.sink.take().expect("checked above");
-                match error {
-                    Some(error) => sink.fail(error, wakes),
-                    None => sink.end(wakes),
-                }
-            }
+            Delivery::Ended(Some(error)) => return sink.fail(error, wakes),
+            Delivery::Ended(None) => return sink.end(wakes),
         }
+        self.sink = Some(sink);
     }
 }
