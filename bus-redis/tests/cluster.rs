@@ -115,7 +115,7 @@ async fn a_lost_node_is_followed_by_its_replica() {
 async fn a_frozen_node_delays_no_published_frame_and_its_locks_are_refused() {
     let mut cluster = RedisCluster::new(&RedisClusterOptions::default());
     let bus = connect(&of_node(&mut cluster, 0)).await;
-    let (mut inbox, _subscription) = listen(&bus, &channel("Fit"), SubscriptionKind::Plain).await;
+    let (mut inbox, _subscription) = subscribe_live(&bus, &channel("Fit"), SubscriptionKind::Plain).await;
     let mut events = bus.monitor().unwrap().watch();
     cluster.node(2).freeze();
     // Until a lock is in the slots of the frozen node.

@@ -81,7 +81,7 @@ pub async fn assert_reaches(servers: [impl Bus; 2], client: impl Bus) {
     }
 
     let call: MultiCall<String, String> = client.multi_call(CENSUS, &[], "count".to_owned());
-    let mut responses = call.timeout(LONG).answers(2).await.unwrap();
+    let mut responses = call.timeout(LONG).responses(2).await.unwrap();
     for _ in 0..2 {
         assert_eq!(responses.next().await.unwrap().unwrap().into_message(), "count");
     }
