@@ -48,9 +48,9 @@ pub struct Subject {
     pub host: Arc<dyn Host>,
     /// The number of calls of each kind in load cases.
     pub calls: usize,
-    /// How long after it is live a subscription may miss frames that other connections publish.
-    /// Zero for a single server. In a NATS cluster, a server learns of a subscription at another
-    /// server a moment later; the cases then see the subscription live only after this time.
+    /// How long other servers of the bus may take to learn of the start or the end of a
+    /// subscription, as in a NATS cluster. Zero for a single server, and for buses whose servers
+    /// all receive each frame. The cases see each start and end only after this time.
     pub settling_time: Duration,
 }
 

@@ -45,8 +45,8 @@ enum Command {
         /// Number of calls of each kind in load cases, spread over eight clients.
         #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(8..))]
         calls: usize,
-        /// Milliseconds until all servers of the bus know of a subscription that is live. Set it
-        /// for a NATS cluster.
+        /// Milliseconds until all servers of the bus know of the start or the end of a
+        /// subscription. Set it for a NATS cluster.
         #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=1000))]
         settling_time: u64,
     },

@@ -1,4 +1,4 @@
-//! A bus that reports each subscription live with a delay.
+//! A bus that reports the start and the end of each subscription with a delay.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -8,12 +8,12 @@ use psrpc::bus::{Accepted, Bus, BusId, Delivery, Full, Lock, Monitor, Offer, Sin
 use psrpc::proto::Channel;
 use psrpc::{Runtime, SubscriptionKind};
 
-/// Wraps a bus that has several servers, such as a NATS cluster. The other servers learn of a
-/// subscription a moment after it is live at its own. The delay gives them time for that.
+/// Wraps a bus that has several servers, such as a NATS cluster. The other servers learn of the
+/// start and the end of a subscription a moment after its own server. The delay gives them time.
 pub(crate) struct SettlingBus {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    /// The time from a subscription being live to the report.
+    /// The time from the start or the end of a subscription to the report.
     pub(crate) delay: Duration,
 }
 
@@ -74,7 +74,7 @@ impl Settling {
         let mut state = self.state.lock();
         if let Some(held) = &mut state.held {
             held.push(delivery);
-        } else if matches!(delivery, Delivery::Live) {
+        } else if matches!(delivery, Delivery::Live | Delivery::Ended(None)) {
             state.held = Some(vec![delivery]);
             // Spawns the task after the caller has released its lock.
             wakes.push(Waker::from(Arc::clone(self)));
@@ -88,14 +88,25 @@ impl Wake for Settling {
     fn wake(self: Arc<Self>) {
         let runtime = Arc::clone(&self.runtime);
         let settled = runtime.sleep_until(runtime.now().time + self.delay);
+        // The runtime drops the task if it has shut down.
+        let deliver = DeliverOnDrop(self);
         runtime.spawn(Box::pin(async move {
+            let _deliver = deliver;
             settled.await;
-            let mut wakes = WakeList::new();
-            let mut state = self.state.lock();
-            for delivery in state.held.take().unwrap_or_default() {
-                state.put(delivery, &mut wakes);
-            }
         }));
+    }
+}
+
+/// Ends the settling of a subscription when it is dropped.
+struct DeliverOnDrop(Arc<Settling>);
+
+impl Drop for DeliverOnDrop {
+    fn drop(&mut self) {
+        let mut wakes = WakeList::new();
+        let mut state = self.0.state.lock();
+        for delivery in state.held.take().unwrap_or_default() {
+            state.put(delivery, &mut wakes);
+        }
     }
 }
 
