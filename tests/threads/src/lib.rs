@@ -5,7 +5,7 @@
 //! target/threads`.
 //!
 //! Without that cfg the crate is empty. With it, `psrpc` and `psrpc-bus-local` use the locks of
-//! shuttle, and so does [`Threads`], the runtime of these tests. One thread runs at a time; at
+//! shuttle, and so does `Threads`, the runtime of these tests. One thread runs at a time; at
 //! every lock and every wait, a scheduler chooses the next. Each test runs one scenario under
 //! thousands of schedules.
 //!
