@@ -59,6 +59,12 @@ impl fmt::Display for Servers {
 
 fn parse(url: &str) -> Result<Url, UrlProblem> {
     let (scheme, rest) = url.split_once("://").ok_or(UrlProblem::NoScheme)?;
+    // Errors show the scheme. Other text before `://` may be a secret.
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    if !is_scheme {
+        return Err(UrlProblem::NoScheme);
+    }
     let scheme = match scheme {
         "nats" => "nats",
         "tls" if cfg!(feature = "tls") => "tls",
@@ -126,7 +132,13 @@ mod tests {
         let expected = "expected `nats://[user:password@]host[:port]` or `tls://...`";
         let problem =
             |problem| format!("invalid URL {number} of a NATS server: {problem}; {expected}", number = 1);
-        assert_eq!(error("me:secret@a"), problem("the scheme is missing"));
+        for url in ["me:secret@a", "me:secret@nats://a", "secret://a@b", "://secret"] {
+            let reason = match url {
+                "secret://a@b" => "the scheme `secret:` is not supported",
+                _ => "the scheme is missing",
+            };
+            assert_eq!(error(url), problem(reason), "{url}");
+        }
         assert_eq!(error("redis://me:secret@a"), problem("the scheme `redis:` is not supported"));
         #[cfg(not(feature = "tls"))]
         assert_eq!(error("tls://a"), problem("TLS (`tls:`) requires the feature `tls` of psrpc-bus-nats"));

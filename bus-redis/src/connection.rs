@@ -352,13 +352,16 @@ impl<P: ConnectionRole> Connection<P> {
     }
 }
 
+/// Returns why the bus has stopped, if a task of it ended early.
+pub(crate) fn task_ended() -> BusError {
+    BusError::new("the bus has stopped: its background task ended (its runtime shut down, or it panicked)")
+}
+
 impl<P: ConnectionRole> Drop for Connection<P> {
     /// Stops the bus if its runtime dropped the task or the task panicked.
     fn drop(&mut self) {
         if !self.ended {
-            let cause = BusError::new(
-                "the bus has stopped: its background task ended (its runtime shut down, or it panicked)",
-            );
+            let cause = task_ended();
             (self.stop)(&cause);
             self.fail_all(&cause);
         }

@@ -122,7 +122,8 @@ impl Connector {
         }
         let causes: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let (server, cause) = (self.target.names(), causes.join("; "));
-        match errors.iter().all(|error| matches!(error, ConnectError::Refused { .. })) {
+        // One refusal is worth an event, whatever the other addresses say.
+        match errors.iter().any(|error| matches!(error, ConnectError::Refused { .. })) {
             true => ConnectError::Refused { server, cause },
             false => ConnectError::Server { server, cause },
         }

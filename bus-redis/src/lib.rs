@@ -298,7 +298,8 @@ impl RedisBus {
         let sender = SubscriptionSender(Arc::clone(&shared.subscriptions));
         runtime.spawn(Box::pin(shared.connection(sender).run(subscriptions)));
         if shared.connector.target.is_cluster() {
-            let locks = ClusterLocks::new(Arc::clone(&shared.commands));
+            let stopped = Arc::clone(&shared);
+            let locks = ClusterLocks::new(Arc::clone(&shared.commands), move |cause| stopped.stop(cause));
             runtime.spawn(Box::pin(locks.run()));
         }
         for connected in [commands_connected, subscriptions_connected] {

@@ -122,7 +122,12 @@ fn hosts<'a>(
         return Err(format!("a `{scheme}://` URL has no query: write `?` in a password as `%3F`"));
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (credentials, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    if authority.matches('@').count() > 1 || path.contains('@') {
+        return Err(format!(
+            "a `{scheme}://` URL has credentials once, before the first host: write `@` in a password as `%40`"
+        ));
+    }
+    let (credentials, hosts) = authority.split_at(authority.find('@').map_or(0, |at| at + 1));
     Ok(Hosts { credentials, hosts: hosts.split(','), path: path.trim_end_matches('/') })
 }
 
@@ -212,6 +217,8 @@ mod tests {
             "redis://:s3cret@127.0.0.1:x",
             "redis://h#s3cret",
             "redis+sentinel://:s3cret@h",
+            "redis+sentinel://:s3cret@h,:s3cret@g/hats",
+            "redis+cluster://u:12/s3cret@h",
             "redis+sentinel://:s3cret@h/",
             "redis+sentinel://:s3cret@h,/hats",
             "redis+sentinel://:s3cret@h/hats/nonsense",

@@ -18,7 +18,7 @@ use redis::{ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisResult, Server
 
 use super::slots::{self, Node, Slots};
 use crate::command::{Command, Commands, LockFrame};
-use crate::connection::Failure;
+use crate::connection::{self, Failure};
 use crate::connector::Connector;
 use crate::dial::{Login, Session};
 use crate::error::ConnectError;
@@ -39,6 +39,9 @@ const TOO_LATE: &str = "the lock could not be sent in time";
 pub(crate) struct ClusterLocks {
     commands: Arc<Commands>,
     nodes: BTreeMap<Node, NodeState>,
+    /// Stops the bus if this task ends early.
+    stop: Box<dyn Fn(&BusError) + Send>,
+    ended: bool,
 }
 
 enum NodeState {
@@ -66,6 +69,15 @@ struct Redirect {
     asking: bool,
 }
 
+impl Drop for ClusterLocks {
+    /// Stops the bus if its runtime dropped the task or the task panicked.
+    fn drop(&mut self) {
+        if !self.ended {
+            (self.stop)(&connection::task_ended());
+        }
+    }
+}
+
 /// What becomes of a lock after a reply.
 enum Outcome {
     Done(Result<Value, Failure>),
@@ -74,8 +86,8 @@ enum Outcome {
 }
 
 impl ClusterLocks {
-    pub(crate) fn new(commands: Arc<Commands>) -> Self {
-        Self { commands, nodes: BTreeMap::new() }
+    pub(crate) fn new(commands: Arc<Commands>, stop: impl Fn(&BusError) + Send + 'static) -> Self {
+        Self { commands, nodes: BTreeMap::new(), stop: Box::new(stop), ended: false }
     }
 
     /// Acquires the locks in the queue until it is closed and empty.
@@ -85,6 +97,7 @@ impl ClusterLocks {
         while let Next::Send(batch) = poll_fn(|cx| queue.poll_next(false, cx)).await {
             self.complete(batch).await;
         }
+        self.ended = true;
         self.commands.queue.close(&mut WakeList::new());
     }
 
