@@ -36,7 +36,7 @@ impl RedisOptions {
     pub fn new() -> Self {
         Self {
             queue_bytes: 64 * 1024 * 1024,
-            connection_timeout: Duration::from_secs(1),
+            connection_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(3),
             ping_interval: Duration::from_secs(2),
             reconnect_delay: Duration::from_secs(1),
@@ -65,7 +65,7 @@ impl RedisOptions {
         self
     }
 
-    /// Sets the timeout of one attempt to connect. Default: 1 s.
+    /// Sets the timeout of one attempt to connect. Default: 2 s.
     #[must_use]
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
