@@ -2,7 +2,6 @@
 
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,8 +22,6 @@ const UNREACHABLE: &str = "nats://127.0.0.1:0";
 
 /// An established connection.
 pub(crate) struct Connection {
-    /// Distinguishes the connection from others.
-    pub(crate) number: u64,
     /// The URL of the server.
     pub(crate) address: String,
     pub(crate) client: Client,
@@ -65,13 +62,12 @@ impl Shared {
     }
 
     async fn connect_to(self: &Arc<Self>, address: &str) -> Result<Connection, AttemptError> {
-        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let status = Arc::new(Lock::new(ConnectionStatus::default()));
         let limit = self.options.connection_timeout;
         let (shared, url) = (Arc::clone(self), address.to_owned());
         let events = Arc::clone(&status);
         let connecting = self.io.run(async move {
-            let options = shared.client_options(number, events)?;
+            let options = shared.client_options(events)?;
             let connected = options.connect(url).await;
             let client = connected.map_err(|error| explain(&error, &shared.servers, &shared.options))?;
             // The address is valid, so this fails only if the connection was lost already.
@@ -94,7 +90,7 @@ impl Shared {
         };
         let address = address.to_owned();
         let mut connection =
-            Connection { number, address, client, status, inbox, inbox_subject: subject, round_trips: 0 };
+            Connection { address, client, status, inbox, inbox_subject: subject, round_trips: 0 };
         match self.within(limit, connection.round_trip()).await {
             Some(true) => Ok(connection),
             Some(false) => Err(AttemptError::Failed(connection.loss_cause())),
@@ -104,7 +100,6 @@ impl Shared {
 
     fn client_options(
         self: &Arc<Self>,
-        number: u64,
         status: Arc<Lock<ConnectionStatus>>,
     ) -> Result<ConnectOptions, String> {
         let shared = Arc::downgrade(self);
@@ -115,7 +110,7 @@ impl Shared {
             .skip_subject_validation(true)
             .max_reconnects(1)
             .event_callback(move |event| {
-                Weak::upgrade(&shared).inspect(|shared| shared.on_event(number, &status, event));
+                Weak::upgrade(&shared).inspect(|shared| shared.on_event(&status, event));
                 ready(())
             }))
     }
@@ -153,7 +148,7 @@ impl Connection {
     }
 
     /// Makes a round trip. Returns `false` if the connection was lost.
-    async fn round_trip(&mut self) -> bool {
+    pub(crate) async fn round_trip(&mut self) -> bool {
         let number = self.send_echo().await;
         loop {
             match self.next_echo().await {

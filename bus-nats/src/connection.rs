@@ -18,7 +18,6 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::{ConnectOptions, Event, ServerError};
 use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
@@ -58,10 +57,6 @@ pub(crate) struct Shared {
     work: Arc<Signal>,
     /// Whether the bus was closed by dropping its last handle.
     closed: Lock<bool>,
-    /// The number of the last attempt to connect.
-    pub(crate) last_number: AtomicU64,
-    /// The number of the connection in use. Refusals on other connections are ignored.
-    current: AtomicU64,
 }
 
 impl Shared {
@@ -87,8 +82,6 @@ impl Shared {
             monitor,
             work,
             closed: Lock::default(),
-            last_number: AtomicU64::default(),
-            current: AtomicU64::default(),
         }
     }
 
@@ -103,25 +96,25 @@ impl Shared {
     }
 
     /// Handles an event from the client library.
-    pub(crate) fn on_event(&self, number: u64, status: &Lock<ConnectionStatus>, event: Event) {
-        let is_current = self.current.load(Ordering::Relaxed) == number;
+    pub(crate) fn on_event(&self, status: &Lock<ConnectionStatus>, event: Event) {
+        let is_used = status.lock().is_used;
         match event {
-            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text, is_current, status),
+            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text, is_used, status),
             Event::ServerError(error) => status.lock().last_error = Some(server_words(&error)),
             Event::LameDuckMode => {
                 status.lock().is_lame_duck = true;
                 self.work.notify();
             }
             // The readers keep the library's queues empty, but it may still report a drop.
-            Event::SlowConsumer(_) if is_current => self.subscriptions.gap(),
+            Event::SlowConsumer(_) if is_used => self.subscriptions.gap(),
             _ => {}
         }
     }
 
-    fn on_server_error(&self, text: String, is_current: bool, status: &Lock<ConnectionStatus>) {
+    fn on_server_error(&self, text: String, is_used: bool, status: &Lock<ConnectionStatus>) {
         let now = self.runtime.now();
         let counts = match Refusal::parse(&text) {
-            Some(_) if !is_current => false,
+            Some(_) if !is_used => false,
             Some(Refusal::Publish(subject)) => !self.publisher.refused(subject, &text),
             Some(Refusal::Subscription(subject, group)) => {
                 self.subscriptions.refused(subject, group.as_ref(), &text, now)
@@ -253,11 +246,11 @@ impl Task {
 
     fn connected(&mut self, connection: &Connection) {
         let shared = &self.shared;
-        shared.current.store(connection.number, Ordering::Relaxed);
         let announced = connection.client.server_info().connect_urls;
         self.on_announced(announced.iter().map(|address| shared.servers.announced(address)).collect());
         let shared = &self.shared;
-        shared.publisher.connected(connection.client.clone(), connection.number);
+        connection.status.lock().is_used = true;
+        shared.publisher.connected(&connection.client);
         shared.subscriptions.connected();
         if let Some(lost) = self.lost_at.take() {
             let after = shared.runtime.now().time.since(lost.time);
@@ -325,8 +318,7 @@ impl Task {
                     shared.publisher.flushed();
                 }
                 other = completed(&mut elsewhere) => {
-                    // Write what was accepted before leaving.
-                    shared.within(shared.options.connection_timeout, connection.flush()).await;
+                    shared.leave(&mut connection, &other).await;
                     break Loss { cause: LAME_DUCK.to_owned(), next: Some(Box::new(other)) };
                 }
                 () = shared.work.notified() => {}
@@ -345,7 +337,10 @@ impl Task {
         };
         let interrupted = round_trip.map(|round_trip| round_trip.round);
         shared.subscriptions.lost(interrupted, &shared.not_connected(&loss.cause));
-        shared.publisher.lost(&loss.cause);
+        if loss.next.is_none() {
+            shared.publisher.lost(&loss.cause);
+        }
+        connection.status.lock().is_used = false;
         Some(loss)
     }
 
@@ -375,6 +370,21 @@ impl Task {
 }
 
 impl Shared {
+    /// Publishes on the next connection from now on. Returns once the server that is left has
+    /// handled every earlier frame, or does not respond.
+    async fn leave(&self, connection: &mut Connection, next: &Connection) {
+        next.status.lock().is_used = true;
+        let left = async {
+            self.publisher.move_to(&next.client).await;
+            connection.round_trip().await;
+            // The library task that reports refusals was woken before this one. Let it run first.
+            yield_now().await;
+        };
+        self.within(self.options.connection_timeout, left).await;
+        // Flushes of the other connection do not count any more.
+        self.publisher.flushed();
+    }
+
     fn not_connected(&self, cause: &str) -> BusError {
         Failure::NotConnected { servers: self.names.clone(), cause: cause.to_owned() }.into()
     }
