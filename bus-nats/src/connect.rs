@@ -32,7 +32,9 @@ pub(crate) struct Connection {
 }
 
 /// The reason why an attempt to connect failed.
-enum AttemptError {
+pub(crate) enum AttemptError {
+    /// One side refuses the credentials or the certificate of the other, or the options fail.
+    Refused(String),
     Failed(String),
     Inbox,
     Stopped,
@@ -45,20 +47,29 @@ impl Shared {
         addresses: Vec<String>,
     ) -> Result<Connection, ConnectError> {
         let (servers, is_alone) = (self.names.clone(), addresses.len() == 1);
-        let mut causes = Vec::new();
+        let (mut causes, mut is_refusal) = (Vec::new(), false);
         for address in addresses {
-            match self.connect_to(&address).await {
+            let cause = match self.connect_to(&address).await {
                 Ok(connection) => return Ok(connection),
-                Err(AttemptError::Failed(cause)) if is_alone => causes.push(cause),
-                Err(AttemptError::Failed(cause)) => causes.push(format!("{address}: {cause}")),
+                Err(AttemptError::Refused(cause)) => {
+                    is_refusal = true;
+                    cause
+                }
+                Err(AttemptError::Failed(cause)) => cause,
                 Err(AttemptError::Inbox) => {
                     let prefix = self.options.inbox_prefix.clone();
                     return Err(ConnectError::Inbox { servers, prefix });
                 }
                 Err(AttemptError::Stopped) => return Err(ConnectError::Stopped { servers }),
-            }
+            };
+            causes.push(if is_alone { cause } else { format!("{address}: {cause}") });
         }
-        Err(ConnectError::Refused { servers, cause: causes.join("; ") })
+        let cause = causes.join("; ");
+        // A refusal by one server needs the user, whatever the others say.
+        Err(match is_refusal {
+            true => ConnectError::Refused { servers, cause },
+            false => ConnectError::Server { servers, cause },
+        })
     }
 
     async fn connect_to(self: &Arc<Self>, address: &str) -> Result<Connection, AttemptError> {
@@ -67,7 +78,7 @@ impl Shared {
         let (shared, url) = (Arc::clone(self), address.to_owned());
         let events = Arc::clone(&status);
         let connecting = self.io.run(async move {
-            let options = shared.client_options(events)?;
+            let options = shared.client_options(events).map_err(AttemptError::Refused)?;
             let connected = options.connect(url).await;
             let client = connected.map_err(|error| explain(&error, &shared.servers, &shared.options))?;
             // The address is valid, so this fails only if the connection was lost already.
@@ -77,9 +88,9 @@ impl Shared {
         // A host name may resolve slowly, and to several addresses.
         let client = match self.within(2 * limit, connecting).await {
             Some(Ok(Ok(client))) => client,
-            Some(Ok(Err(cause))) => return Err(AttemptError::Failed(cause)),
+            Some(Ok(Err(error))) => return Err(error),
             Some(Err(NoResult::Panicked(text))) => {
-                return Err(AttemptError::Failed(explain_panic(&text, &self.servers)));
+                return Err(AttemptError::Refused(explain_panic(&text, &self.servers)));
             }
             Some(Err(NoResult::Stopped)) => return Err(AttemptError::Stopped),
             None => return Err(AttemptError::Failed(timed_out(&self.servers, &self.options))),

@@ -142,10 +142,16 @@ pub(crate) struct Task {
     /// Those announced by earlier servers only, latest first. They may be down for a while: the
     /// client library does not tell when a server announces others later.
     announced_earlier: Vec<String>,
-    /// The time when the connection was lost, until it is restored.
-    lost_at: Option<Now>,
+    /// The outage, if the connection was lost and is not restored.
+    outage: Option<Outage>,
     /// Whether the bus was closed. If the task is dropped earlier, the bus has stopped.
     closed: bool,
+}
+
+struct Outage {
+    since: Now,
+    /// Whether a refusal of the bus by a server has been reported.
+    is_refused: bool,
 }
 
 /// A round waiting for its round trip.
@@ -167,7 +173,7 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), lost_at: None, closed: false }
+        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), outage: None, closed: false }
     }
 
     /// Maintains the connection until the bus is closed.
@@ -211,13 +217,7 @@ impl Task {
                         break;
                     }
                     failures += 1;
-                    if self.lost_at.is_some() {
-                        let cause = match error {
-                            ConnectError::Refused { cause, .. } => cause,
-                            other => other.to_string(),
-                        };
-                        shared.publisher.lost(&cause);
-                    }
+                    self.report_failure(error);
                 }
             }
             let delay = delay(failures, shared.options.reconnect_delay);
@@ -233,7 +233,7 @@ impl Task {
     fn addresses(&self, leaving: Option<&str>) -> Vec<String> {
         let shared = &self.shared;
         let mut addresses = [&shared.servers.addresses[..], &self.announced].concat();
-        if self.lost_at.is_some() || leaving.is_some() {
+        if self.outage.is_some() || leaving.is_some() {
             // Spread the clients that lost the same server.
             let jitter = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
             let len = addresses.len();
@@ -252,8 +252,8 @@ impl Task {
         connection.status.lock().is_used = true;
         shared.publisher.connected(&connection.client);
         shared.subscriptions.connected();
-        if let Some(lost) = self.lost_at.take() {
-            let after = shared.runtime.now().time.since(lost.time);
+        if let Some(outage) = self.outage.take() {
+            let after = shared.runtime.now().time.since(outage.since.time);
             shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
         }
     }
@@ -269,10 +269,24 @@ impl Task {
 
     fn report_loss(&mut self, cause: &str) {
         let shared = &self.shared;
-        let now = shared.runtime.now();
-        self.lost_at = Some(now);
-        let cause = shared.not_connected(cause);
-        shared.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause }, &mut WakeList::new());
+        let since = shared.runtime.now();
+        self.outage = Some(Outage { since, is_refused: false });
+        shared.report_outage(since, cause);
+    }
+
+    /// Handles a failed attempt to connect. During an outage, reports the first refusal, which the
+    /// cause of the loss does not tell.
+    fn report_failure(&mut self, error: ConnectError) {
+        let (shared, Some(outage)) = (&self.shared, &mut self.outage) else { return };
+        let is_refusal = matches!(error, ConnectError::Refused { .. } | ConnectError::Inbox { .. });
+        let cause = match error {
+            ConnectError::Refused { cause, .. } | ConnectError::Server { cause, .. } => cause,
+            other => other.to_string(),
+        };
+        shared.publisher.lost(&cause);
+        if is_refusal && !std::mem::replace(&mut outage.is_refused, true) {
+            shared.report_outage(outage.since, &cause);
+        }
     }
 
     // --- serving ---------------------------------------------------------------------------------
@@ -383,6 +397,11 @@ impl Shared {
         self.within(self.options.connection_timeout, left).await;
         // Flushes of the other connection do not count any more.
         self.publisher.flushed();
+    }
+
+    fn report_outage(&self, since: Now, cause: &str) {
+        let (since, cause) = (since.wall, self.not_connected(cause));
+        self.monitor.report(BusEvent::ConnectionLost { since, cause }, &mut WakeList::new());
     }
 
     fn not_connected(&self, cause: &str) -> BusError {

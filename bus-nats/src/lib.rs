@@ -108,7 +108,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage, and once more if a server then refuses the bus: its credentials, a certificate or its inbox |
 //! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and responds: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |

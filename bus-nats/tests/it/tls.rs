@@ -168,6 +168,8 @@ async fn certificates_are_read_again_for_each_connection() {
     server.configure_tls(Some(&ServerTls::new(&new).require_client_certificate()));
     server.start();
     assert!(matches!(event(&mut events).await, BusEvent::ConnectionLost { .. }));
+    let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("no refusal") };
+    assert!(cause.to_string().contains("no TLS options: No such file"), "{cause}");
     crate::support::until(10 * SECOND, "publishing fails with the reason", async || {
         let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
         error.contains("no TLS options: No such file")
