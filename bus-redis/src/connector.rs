@@ -93,7 +93,7 @@ impl Connector {
         };
         self.check(&mut session).await?;
         if self.target.is_cluster()
-            && let Some(slots) = Slots::ask(&mut session).await
+            && let Ok(Some(slots)) = Slots::ask(&mut session).await
         {
             self.learn(slots);
         }
