@@ -180,8 +180,7 @@ impl Connector {
     /// Returns the error for a reply that does not fit the command.
     pub(crate) fn unexpected_reply(&self, reply: &Value) -> BusError {
         // A server that is not Redis may reply with anything, of any length.
-        let reply: String = format!("{reply:?}").chars().take(200).collect();
-        BusError::new(self.connect_error(format!("unexpected reply: {reply}")))
+        BusError::new(self.connect_error(cause::excerpt(&format!("unexpected reply: {reply:?}"))))
     }
 
     /// Returns an error of the server of the latest connection.

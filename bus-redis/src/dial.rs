@@ -57,7 +57,8 @@ impl Connector {
     ) -> Result<Session, ConnectError> {
         let server = address.to_string();
         let error = |cause| ConnectError::Server { server: server.clone(), cause };
-        let settings = self.settings(address, login).map_err(error)?;
+        let refused = |cause| ConnectError::Refused { server: server.clone(), cause };
+        let settings = self.settings(address, login).map_err(refused)?;
         let connected = match self.target.tls {
             #[cfg(feature = "tls")]
             true => self.dial_tls(&settings, login, config).await,
@@ -72,10 +73,8 @@ impl Connector {
             #[cfg(feature = "tls")]
             DialError::Text(cause) | DialError::Handshake(HandshakeError::Failed(cause)) => error(cause),
             #[cfg(feature = "tls")]
-            DialError::Handshake(HandshakeError::Refused(cause)) => ConnectError::Refused { server, cause },
-            DialError::Redis(failure) if is_refusal(&failure) => {
-                ConnectError::Refused { cause: cause::of(&failure, password), server }
-            }
+            DialError::Handshake(HandshakeError::Refused(cause)) => refused(cause),
+            DialError::Redis(failure) if is_refusal(&failure) => refused(cause::of(&failure, password)),
             DialError::Redis(failure) => error(self.cause(address, &failure, password).await),
         })
     }
@@ -164,7 +163,8 @@ impl Connector {
             None => TlsOptions::new(),
             Some(Ok(options)) => options,
             Some(Err(error)) => {
-                return Err(DialError::Text(format!("the TLS options could not be provided: {error}")));
+                let cause = format!("the TLS options could not be provided: {error}");
+                return Err(DialError::Handshake(HandshakeError::Refused(cause)));
             }
         };
         let stream = stream::connect(host, *port, self.runtime.is_tokio()).await;

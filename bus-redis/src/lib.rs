@@ -77,7 +77,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate, or if they cannot be provided |
 //! | [`Reconnected`](BusEvent::Reconnected) | both connections work again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
@@ -121,8 +121,10 @@
 //!
 //! Add `+cluster|info +cluster|slots +asking` for a cluster. `~*` and `+set` are for the locks of
 //! queues, whose keys are digests. Without the right to `psrpc-probe:*` the bus works, but does not
-//! send messages to itself. `docs/operations.md` in the repository has recipes for servers,
-//! clients, Sentinel and Cluster, a list of all errors, and advice on choosing a bus.
+//! send messages to itself. With [`RedisOptions::channel_prefix`], each pattern begins with the
+//! prefix: `&ours:Hats|*`, `&ours:psrpc-probe:*` and `~ours:*`. `docs/operations.md` in the
+//! repository has recipes for servers, clients, Sentinel and Cluster, a list of all errors, and
+//! advice on choosing a bus.
 //!
 //! # Sentinel
 //!
@@ -135,7 +137,8 @@
 //! Both connections lead to one node, which forwards published frames to every other node. So each
 //! frame costs work at every node: a cluster adds reliability, and no capacity for messages. A
 //! publish does not tell the number of receivers, because the node counts its own subscribers only.
-//! Nodes forward frames without a confirmation. Frames are lost while the link between two nodes is
+//! Nodes forward frames without a confirmation. A new subscription may receive frames that were
+//! published at another node just before it was live. Frames are lost while the link between two nodes is
 //! broken, and no connection of the bus notices that. Across a slow link, a frame that arrives more
 //! than 5 s late is taken from a queue a second time.
 //!

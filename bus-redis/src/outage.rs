@@ -53,8 +53,8 @@ impl Outages {
         self.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause: cause.clone() }, &mut wakes);
     }
 
-    /// Records that the server refuses the credentials or the certificate of the bus, which the
-    /// cause of the outage does not tell. Reported once per outage.
+    /// Records that the server refuses the credentials or the certificate of the bus, or that they
+    /// cannot be provided, which the cause of the outage does not tell. Reported once per outage.
     pub(crate) fn refused(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
         let mut state = self.state.lock();

@@ -161,6 +161,54 @@ async fn a_provider_that_fails_is_quoted() {
     works(&RedisBus::connect_with(&server.url(), runtime(), default).await.unwrap()).await;
 }
 
+/// Kills the connections of a bus while a function of its options fails, and lets it come back.
+async fn check_failing_provider(
+    server: &Server,
+    tls: Option<&ServerTls>,
+    bus: &RedisBus,
+    fail: impl Fn(bool),
+) {
+    let mut events = bus.monitor().unwrap().watch();
+    for _ in 0..2 {
+        fail(true);
+        let mut client = RedisClient::connect(server.port(), tls, None).unwrap();
+        for kind in ["normal", "pubsub"] {
+            client.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).unwrap();
+        }
+        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is lost") };
+        assert!(!cause.to_string().contains("provided"), "{cause}");
+        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is told") };
+        assert!(cause.to_string().ends_with("could not be provided: the vault is sealed"), "{cause}");
+        fail(false);
+        assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }), "it is told once");
+        works(bus).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_fails_during_an_outage_is_reported_once() {
+    let fails = Arc::new(Mutex::new(false));
+    let fail = |now| *fails.lock().unwrap() = now;
+    let check = |fails: &Mutex<bool>| match *fails.lock().unwrap() {
+        true => Err("the vault is sealed"),
+        false => Ok(()),
+    };
+    let own = Arc::clone(&fails);
+    let options =
+        RedisOptions::new().credentials(move || check(&own).map(|()| Credentials::new("hatter", "right")));
+    let server = Server::redis(&[]);
+    execute(&server, "ACL SETUSER hatter on >right ~* &* +@all").await;
+    let bus = RedisBus::connect_with(&server.url(), runtime(), options).await.unwrap();
+    check_failing_provider(&server, None, &bus, fail).await;
+
+    let certificates = Certificates::new();
+    let (trusting, tls, own) = (trusting(&certificates), ServerTls::new(&certificates), Arc::clone(&fails));
+    let options = RedisOptions::new().tls(move || check(&own).map(|()| trusting.clone()));
+    let server = Server::redis_tls(&tls, &[]);
+    let bus = RedisBus::connect_with(&server.url(), runtime(), options).await.unwrap();
+    check_failing_provider(&server, Some(&tls), &bus, fail).await;
+}
+
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unix_socket_and_a_database_are_used() {
