@@ -18,10 +18,12 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event, ServerError};
 use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
-use psrpc::{BusError, Now, Runtime, Time};
+use psrpc::{BusError, Runtime, Time};
+use psrpc_bus_net::Outage;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -29,13 +31,16 @@ use crate::cause::server_words;
 use crate::connect::Connection;
 use crate::error::{ConnectError, Failure};
 use crate::io::Io;
-use crate::options::{NatsOptions, delay};
+use crate::options::NatsOptions;
 use crate::publish::Publisher;
 use crate::refusal::Refusal;
 use crate::signal::Signal;
 use crate::status::ConnectionStatus;
 use crate::subscribe::{Round, Subscriptions};
 use crate::url::Servers;
+
+/// The delay before the first attempt to connect again.
+const FIRST_DELAY: Duration = Duration::from_millis(10);
 
 /// The maximum number of remembered servers that the last server did not announce.
 const MAX_EARLIER: usize = 16;
@@ -142,16 +147,9 @@ pub(crate) struct Task {
     /// Those announced by earlier servers only, latest first. They may be down for a while: the
     /// client library does not tell when a server announces others later.
     announced_earlier: Vec<String>,
-    /// The outage, if the connection was lost and is not restored.
-    outage: Option<Outage>,
+    outage: Outage,
     /// Whether the bus was closed. If the task is dropped earlier, the bus has stopped.
     closed: bool,
-}
-
-struct Outage {
-    since: Now,
-    /// Whether a refusal of the bus by a server has been reported.
-    is_refused: bool,
 }
 
 /// A round waiting for its round trip.
@@ -173,7 +171,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), outage: None, closed: false }
+        let outage = Outage::new(shared.monitor.clone());
+        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), outage, closed: false }
     }
 
     /// Maintains the connection until the bus is closed.
@@ -206,8 +205,9 @@ impl Task {
                         continue;
                     }
                     // Back off from a server that accepts connections and then drops them.
-                    let served = shared.runtime.now().time.since(start);
-                    failures = if served >= shared.options.reconnect_delay { 0 } else { failures + 1 };
+                    if shared.runtime.now().time.since(start) >= shared.options.reconnect_delay {
+                        failures = 0;
+                    }
                 }
                 Err(error) => {
                     if !shared.options.wait_for_server
@@ -216,15 +216,14 @@ impl Task {
                         let _ = first.send(Err(error));
                         break;
                     }
-                    failures += 1;
                     self.report_failure(error);
                 }
             }
-            let delay = delay(failures, shared.options.reconnect_delay);
             tokio::select! {
-                () = shared.runtime.sleep_until(shared.runtime.now().time + delay) => {}
+                () = shared.sleep_after(failures) => {}
                 () = closed(&shared) => break,
             }
+            failures = failures.saturating_add(1);
         }
         self.closed = true;
     }
@@ -233,7 +232,7 @@ impl Task {
     fn addresses(&self, leaving: Option<&str>) -> Vec<String> {
         let shared = &self.shared;
         let mut addresses = [&shared.servers.addresses[..], &self.announced].concat();
-        if self.outage.is_some() || leaving.is_some() {
+        if self.outage.is_ongoing() || leaving.is_some() {
             // Spread the clients that lost the same server.
             let jitter = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
             let len = addresses.len();
@@ -252,10 +251,7 @@ impl Task {
         connection.status.lock().is_used = true;
         shared.publisher.connected(&connection.client);
         shared.subscriptions.connected();
-        if let Some(outage) = self.outage.take() {
-            let after = shared.runtime.now().time.since(outage.since.time);
-            shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
-        }
+        self.outage.ended(shared.runtime.now(), &mut WakeList::new());
     }
 
     fn on_announced(&mut self, mut announced: Vec<String>) {
@@ -268,24 +264,23 @@ impl Task {
     }
 
     fn report_loss(&mut self, cause: &str) {
-        let shared = &self.shared;
-        let since = shared.runtime.now();
-        self.outage = Some(Outage { since, is_refused: false });
-        shared.report_outage(since, cause);
+        let cause = self.shared.not_connected(cause);
+        self.outage.lost(self.shared.runtime.now(), &cause, &mut WakeList::new());
     }
 
-    /// Handles a failed attempt to connect. During an outage, reports the first refusal, which the
-    /// cause of the loss does not tell.
+    /// Handles a failed attempt to connect.
     fn report_failure(&mut self, error: ConnectError) {
-        let (shared, Some(outage)) = (&self.shared, &mut self.outage) else { return };
+        if !self.outage.is_ongoing() {
+            return;
+        }
         let is_refusal = matches!(error, ConnectError::Refused { .. } | ConnectError::Inbox { .. });
         let cause = match error {
             ConnectError::Refused { cause, .. } | ConnectError::Server { cause, .. } => cause,
             other => other.to_string(),
         };
-        shared.publisher.lost(&cause);
-        if is_refusal && !std::mem::replace(&mut outage.is_refused, true) {
-            shared.report_outage(outage.since, &cause);
+        self.shared.publisher.lost(&cause);
+        if is_refusal {
+            self.outage.refused(&self.shared.not_connected(&cause), &mut WakeList::new());
         }
     }
 
@@ -399,9 +394,11 @@ impl Shared {
         self.publisher.flushed();
     }
 
-    fn report_outage(&self, since: Now, cause: &str) {
-        let (since, cause) = (since.wall, self.not_connected(cause));
-        self.monitor.report(BusEvent::ConnectionLost { since, cause }, &mut WakeList::new());
+    /// Sleeps before the next attempt to connect. The delay grows with `failures`.
+    fn sleep_after(&self, failures: u32) -> psrpc::Task {
+        let now = self.runtime.now();
+        let delay = psrpc_bus_net::delay(FIRST_DELAY, failures, self.options.reconnect_delay, now.wall);
+        self.runtime.sleep_until(now.time + delay)
     }
 
     fn not_connected(&self, cause: &str) -> BusError {
@@ -437,9 +434,8 @@ async fn connect_until_accepted(shared: Arc<Shared>, addresses: Vec<String>) -> 
         if let Ok(connection) = shared.connect(addresses.clone()).await {
             return connection;
         }
-        failures += 1;
-        let delay = delay(failures, shared.options.reconnect_delay);
-        shared.runtime.sleep_until(shared.runtime.now().time + delay).await;
+        shared.sleep_after(failures).await;
+        failures = failures.saturating_add(1);
     }
 }
 

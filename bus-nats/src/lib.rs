@@ -150,13 +150,15 @@
 //! Give several URLs, separated by commas. The bus connects to one server and remembers the others
 //! that it announces (`connect_urls`), so it stays connected even if none of the named servers is
 //! left. The certificates of announced servers must be for the announced hosts
-//! (`client_advertise`). The client library reports announced servers at each connection only: the
-//! bus learns of a server that joins the cluster later when it reconnects.
+//! (`client_advertise`), or for the name that `TlsOptions::server_name` sets. The client library
+//! reports announced servers at each connection only: the bus learns of a server that joins the
+//! cluster later when it reconnects.
 //!
 //! When a server announces that it is shutting down (lame duck mode), the bus connects to another
 //! server and then leaves. It reports [`ConnectionLost`](BusEvent::ConnectionLost) and
-//! [`Reconnected`](BusEvent::Reconnected) at once. Calls and streams continue; messages that the
-//! old server has not delivered by then are lost. If there is no other server, the bus stays to the
+//! [`Reconnected`](BusEvent::Reconnected) at once. Calls and streams continue, and every frame that
+//! the bus has accepted is published. Messages that the old server has not delivered by then are
+//! lost. If there is no other server, the bus stays to the
 //! end.
 
 #![forbid(unsafe_code)]
@@ -182,8 +184,6 @@ mod signal;
 mod status;
 mod subject;
 mod subscribe;
-#[cfg(feature = "tls")]
-mod tls;
 mod url;
 
 use std::fmt;
@@ -204,7 +204,7 @@ pub use crate::credentials::CredentialsError;
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
 #[cfg(feature = "tls")]
-pub use crate::tls::TlsOptions;
+pub use psrpc_bus_net::TlsOptions;
 
 use crate::connection::{Shared, Task};
 use crate::io::Io;

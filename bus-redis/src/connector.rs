@@ -13,7 +13,7 @@ use crate::dial::{Login, Session};
 use crate::error::ConnectError;
 use crate::options::RedisOptions;
 use crate::target::{Target, TargetKind};
-use crate::{backoff, cause, check};
+use crate::{cause, check};
 
 /// The delay before the first attempt to connect again.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
@@ -190,8 +190,8 @@ impl Connector {
 
     /// Sleeps before the next attempt to connect. The delay grows with `failures`.
     pub(crate) fn sleep_after(&self, failures: u32) -> Task {
-        let jitter = self.runtime.now().wall.as_unix_nanos();
-        self.sleep(backoff::delay(FIRST_DELAY, failures, self.options.reconnect_delay, jitter))
+        let now = self.runtime.now().wall;
+        self.sleep(psrpc_bus_net::delay(FIRST_DELAY, failures, self.options.reconnect_delay, now))
     }
 
     pub(crate) fn sleep(&self, duration: Duration) -> Task {

@@ -167,7 +167,6 @@
 #[cfg(not(any(feature = "tokio", feature = "smol")))]
 compile_error!("psrpc-bus-redis needs one of its features `tokio` and `smol`");
 
-mod backoff;
 mod cause;
 mod check;
 mod cluster;
@@ -223,7 +222,7 @@ pub use self::credentials::Credentials;
 pub use self::error::ConnectError;
 pub use self::options::RedisOptions;
 #[cfg(feature = "tls")]
-pub use self::tls::TlsOptions;
+pub use psrpc_bus_net::TlsOptions;
 
 /// A bus over Redis: a server, a master with sentinels, or a cluster. Cheap to clone; all clones
 /// share the same connections.

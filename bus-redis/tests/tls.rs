@@ -87,7 +87,7 @@ async fn a_server_that_requires_a_certificate_gets_one() {
     let mismatched =
         trusting(&certificates).client_certificate(certificates.client().certificate().pem(), "s3cret");
     let text = refusal(&server.url(), with(mismatched)).await;
-    assert!(text.ends_with("TLS: the client key is no private key in PEM format"), "{text}");
+    assert!(text.ends_with("TLS: the client key is not a private key in PEM format"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +154,7 @@ async fn a_provider_that_fails_is_quoted() {
     let server = Server::redis(&[]);
     let options = RedisOptions::new().credentials(|| Err::<Credentials, _>("the vault is sealed"));
     let text = refusal(&server.url(), options).await;
-    let expected = "the credentials could not be provided: the vault is sealed";
+    let expected = "no credentials: the vault is sealed";
     assert_eq!(text, format!("redis at 127.0.0.1:{}: {expected}", server.port()));
     let default = RedisOptions::new().credentials(|| Ok::<_, &str>(Credentials::of_default_user("right")));
     let server = Server::redis(&["--requirepass", "right"]);
@@ -176,9 +176,9 @@ async fn check_failing_provider(
             client.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).unwrap();
         }
         let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is lost") };
-        assert!(!cause.to_string().contains("provided"), "{cause}");
+        assert!(!cause.to_string().contains("vault"), "{cause}");
         let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is told") };
-        assert!(cause.to_string().ends_with("could not be provided: the vault is sealed"), "{cause}");
+        assert!(cause.to_string().ends_with(": the vault is sealed"), "{cause}");
         fail(false);
         assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }), "it is told once");
         works(bus).await;
@@ -242,6 +242,6 @@ fn a_bus_on_smol_speaks_tls() {
         let url = server.url();
         let connecting = RedisBus::connect_with(&url, SmolRuntime, with(TlsOptions::new().ca("x")));
         let error = connecting.await.unwrap_err().to_string();
-        assert!(error.ends_with("TLS: the CA is no certificate in PEM format"), "{error}");
+        assert!(error.ends_with("TLS: the CA is not a certificate in PEM format"), "{error}");
     });
 }

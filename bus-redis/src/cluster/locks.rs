@@ -252,12 +252,11 @@ impl ClusterLocks {
         failed
     }
 
-    /// Returns the connection to a node, or why there is none.
+    /// Returns the connection to a node that [`connect`](Self::connect) got, or why there is none.
     fn connection(&self, node: &Node) -> Result<MultiplexedConnection, BusError> {
-        match self.nodes.get(node) {
-            Some(NodeState::Up { session, .. }) => Ok(session.connection.clone()),
-            Some(NodeState::Down { cause, .. }) => Err(cause.clone()),
-            None => Err(error(node, "not connected yet")),
+        match &self.nodes[node] {
+            NodeState::Up { session, .. } => Ok(session.connection.clone()),
+            NodeState::Down { cause, .. } => Err(cause.clone()),
         }
     }
 

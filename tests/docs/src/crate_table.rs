@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 /// The order of the rows: what a user adds first comes first. Other published crates follow.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "psrpc-tokio",
     "psrpc-smol",
     "psrpc-build",
@@ -16,6 +16,7 @@ const ORDER: [&str; 12] = [
     "psrpc-bus-url",
     "psrpc-testing",
     "psrpc",
+    "psrpc-bus-net",
     "psrpc-engine",
     "psrpc-proto",
     "psrpc-conformance",
