@@ -301,6 +301,13 @@ impl Code<'_> {
                     &self.client
                 }}
 
+                /// Returns the client for calls within a handler: they end with it, by its
+                /// deadline; see [`{root}::Client::within`].
+                #[must_use]
+                pub fn within(&self, input: &impl {root}::HandlerInput) -> Self {{
+                    Self {{ client: self.client.within(input), {values} }}
+                }}
+
                 /// Closes the client. Calls in flight and later calls fail at once.
                 pub fn close(&self) {{
                     self.client.close();

@@ -273,8 +273,17 @@ fn parameter_name(name: &str) -> String {
 
 /// The methods that every client has besides its rpcs, and `clone`, which an rpc named `Clone`
 /// would shadow.
-const CLIENT_METHODS: [&str; 8] =
-    ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
+const CLIENT_METHODS: [&str; 9] = [
+    "new",
+    "with_options",
+    "with_runtime",
+    "with_topic_types",
+    "client",
+    "within",
+    "clone",
+    "close",
+    "shutdown",
+];
 
 /// Checks that no two rpcs share a name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
