@@ -191,7 +191,8 @@ impl Error {
         &self.0.code
     }
 
-    /// Returns the text. Texts that PSRPC defines are those of Go, in which "responses" means bids.
+    /// Returns the text. The texts that PSRPC defines are those of Go, which says "responses" for
+    /// bids.
     pub fn text(&self) -> &str {
         &self.0.text
     }
