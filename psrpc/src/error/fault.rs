@@ -5,7 +5,7 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// The party that caused an error: the place to look first.
+/// The party that caused an error. Look there first.
 ///
 /// For a call that failed, as returned by [`Error::fault`]:
 ///

@@ -196,7 +196,7 @@ impl fmt::Debug for Retry {
 }
 
 /// The attempts of one operation. This type decides whether, when and with which timeout to make
-/// the next attempt, but does not wait or make it.
+/// the next attempt. It neither waits nor makes the attempt itself.
 #[derive(Clone, Debug)]
 pub struct Attempts {
     policy: Retry,
