@@ -211,9 +211,9 @@ impl Client {
         self.subscriptions.interruption()
     }
 
-    /// Reports that the bus refused to lock a request of a queue, so that no server gets it. If a
-    /// queue-routed call that is in flight now fails later, its
-    /// [evidence](crate::Evidence::lock_refusal) contains `cause`.
+    /// Reports that the bus refused to lock a queue-routed request, so that no server gets it. The
+    /// engine does not know whose request it was: every queue-routed call in flight that fails
+    /// later has `cause` in its [evidence](crate::Evidence::lock_refusal).
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
         self.calls.on_lock_refused(now, cause.to_string());
     }
@@ -485,8 +485,8 @@ impl Client {
         (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
-    /// Handles the end of a subscription. If the bus gave it up, the loss of a listener's
-    /// subscription ends only that listener; the loss of any other closes the client.
+    /// Handles the end of a subscription. If the bus gave up the subscription of a listener, only
+    /// that listener ends. If it gave up any other, the client closes.
     fn on_subscription_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {
@@ -605,7 +605,7 @@ impl Engine for Client {
             return;
         }
         let (calls, multi_calls, mut cx) = self.split(now);
-        // Matching a pair would copy the frame.
+        // Matching on `(role, frame)` would copy the frame.
         match frame {
             Frame::ClaimRequest(claim) if role == ClientChannel::Bids => calls.on_claim(&mut cx, claim),
             Frame::Response(response) if role == ClientChannel::Responses => {

@@ -87,7 +87,7 @@ pub struct Now {
 /// Proof that a request was not expired by either clock. Starting a handler requires it.
 pub(crate) struct NotExpired(());
 
-/// How late an expired request is. With skewed clocks, this is the skew.
+/// How late an expired request is, or how far in the future a request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) by: Duration,
