@@ -44,10 +44,10 @@ reasons! {
     /// The frame exceeds a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
     FrameLimit = "frame exceeds a limit";
     /// The request arrived at or after its expiry. A server whose clock is ahead of the client's by
-    /// the timeout or more drops every call; see [`Dropped::late_by`].
+    /// the call's timeout or more drops every call; see [`Dropped::late_by`].
     Expired = "request expired";
-    /// The send time of the request or stream message is beyond the horizon, or it has no send time
-    /// and its expiry is beyond the horizon.
+    /// The request or stream message has a send time beyond the horizon, or no send time and an
+    /// expiry beyond the horizon.
     FarFuture = "sent too far in the future";
     /// The request or stream message arrived before.
     Duplicate = "duplicate request";

@@ -155,8 +155,8 @@ impl Frame {
         }
     }
 
-    /// Returns the kind of the frame for display: the name of the protocol's own message, such as
-    /// `ClaimRequest`, or `other` or `raw`.
+    /// Returns the kind of the frame for display: `Request`, `Response`, `ClaimRequest`,
+    /// `ClaimResponse`, `Stream`, `other` or `raw`.
     pub fn kind(&self) -> &'static str {
         match self {
             Frame::Request(_) => &REQUEST[PREFIX.len()..],

@@ -10,10 +10,11 @@
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
-//! The deadline, a cancellation and the close of the client settle the call in every state. So does
-//! a failed publish of the grant, and of the request unless a bid or an announcement shows that it
-//! arrived. On a queue, a response that arrives during selection settles the call, because only one
-//! server has seen the request. At the deadline, nothing more is accepted and no server is granted.
+//! The deadline, a cancellation and the close of the client settle the call in every state. A
+//! failed publish of the grant settles it too. A failed publish of the request does so unless a bid
+//! or an announcement shows that the request arrived. On a queue, a response that arrives during
+//! selection settles the call, because only one server has seen the request. At the deadline,
+//! nothing more is accepted and no server is granted.
 //!
 //! Opening a stream is also a call. Its response is an ack. The call succeeds with the stream, or
 //! fails if the server closes the stream.

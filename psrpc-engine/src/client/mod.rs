@@ -219,7 +219,7 @@ impl Client {
     }
 
     /// Starts a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
-    /// latest.
+    /// latest, or a millisecond later if it [asks](ClientEvent::Select) at the deadline.
     ///
     /// # Errors
     ///
@@ -234,8 +234,9 @@ impl Client {
         Ok(call)
     }
 
-    /// Starts a call that every server answers. Each response is a [`ClientEvent::Response`]. The
-    /// call ends with exactly one [`ClientEvent::MultiEnded`], at its deadline at the latest.
+    /// Starts a call that every server answers. Each response is a [`ClientEvent::Response`].
+    /// Unless it is [canceled](Self::cancel_multi), the call ends with exactly one
+    /// [`ClientEvent::MultiEnded`], at its deadline at the latest.
     ///
     /// # Errors
     ///
@@ -254,7 +255,8 @@ impl Client {
     }
 
     /// Starts the call that opens a stream. It ends with exactly one [`ClientEvent::Opened`], at
-    /// its deadline at the latest.
+    /// its deadline at the latest, or a millisecond later if it [asks](ClientEvent::Select) at the
+    /// deadline.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The multi call: every server answers once.
 //!
-//! It ends at its deadline or when the expected number of servers have answered. A cancellation, a
-//! failed publish and the close of the client end it early.
+//! It ends at its deadline or when the expected number of servers have answered. A cancellation and
+//! the close of the client end it early, and so does a failed publish if no server has answered.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

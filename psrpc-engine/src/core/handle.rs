@@ -23,8 +23,8 @@ macro_rules! handles {
             pub struct $name(pub(crate) RawHandle);
 
             impl $name {
-                /// Returns a small number that is unique among the live handles of this type of one
-                /// engine and reused by later ones. Use it as an index into your own tables.
+                /// Returns a small number that is unique among the live handles of this type in an
+                /// engine, and reused by later ones. Use it as an index into your own tables.
                 pub fn index(self) -> usize {
                     self.0.index as usize
                 }

@@ -101,7 +101,7 @@ pub(crate) struct Expired {
 pub(crate) struct Expiry {
     wall: WallTime,
     time: Time,
-    /// The lifetime of the request by the client's clock.
+    /// The lifetime of the request by the sender's clock, plus the allowance.
     lifetime: Duration,
 }
 
@@ -165,7 +165,7 @@ impl Expiry {
         self.time
     }
 
-    /// Returns the lifetime of the request by the client's clock.
+    /// Returns the lifetime of the request by the sender's clock, plus the allowance.
     pub(crate) fn lifetime(&self) -> Duration {
         self.lifetime
     }

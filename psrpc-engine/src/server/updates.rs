@@ -1,4 +1,4 @@
-//! Updates to publish. Each is kept until the bus takes it, or it fails or is canceled.
+//! Updates to publish. Each is kept until its publish succeeds, fails or is canceled.
 
 use alloc::boxed::Box;
 use core::time::Duration;

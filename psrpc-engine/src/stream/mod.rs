@@ -1,9 +1,9 @@
 //! Open streams, shared by both sides: messages in and out, acks, and the end.
 //!
 //! ```text
-//!           ┌── message ──▶ accept (ack) │ reject (close) │ discard
+//!           ┌── message ──▶ accept (ack) │ reject │ discard
 //! ──open──▶ Open ──close, by either side; idle; drained──▶ Ended ──forget──▶ (gone)
-//!           └── send ──▶ ack │ deadline │ end of the stream
+//!           └── send ──▶ ack │ deadline │ failed publish │ cancellation │ end of the stream
 //! ```
 //!
 //! A client's stream is gone when it ends; a server's lingers until its handler is done.
