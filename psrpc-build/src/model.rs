@@ -290,8 +290,8 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     let mut rpc_by_name: BTreeMap<String, String> = BTreeMap::new();
     for (rpc, method) in descriptor.methods().zip(&service.methods) {
         let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
-        // Other names are derived from it, so it must be plain; syn also accepts `r#fit` and `
-        // fit`.
+        // Other names are derived from it, so it must be plain. syn would also accept `r#fit`, or
+        // spaces around the name.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if !method.name.chars().all(plain) || syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()
         {

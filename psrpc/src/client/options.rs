@@ -30,7 +30,8 @@ impl ClientOptions {
         Self::default()
     }
 
-    /// Sets how long a call waits for bids, unless the call sets its own timeout. Default: 1 s.
+    /// Sets how long a call waits for bids, unless it sets
+    /// [`Selection::affinity_timeout`](crate::Selection::affinity_timeout). Default: 1 s.
     #[must_use]
     pub fn selection_timeout(mut self, timeout: Duration) -> Self {
         self.selection_timeout = Some(timeout);
@@ -69,7 +70,7 @@ impl ClientOptions {
         channel_size;
         /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
-        /// Adds an observer of dropped frames, of streams that end, and of gaps.
+        /// Adds an observer of dropped frames, ended streams, gaps and the bus connection.
         ///
         /// It usually runs on the client's background task, and must not block. A panic in it is
         /// caught and logged.

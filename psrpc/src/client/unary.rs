@@ -41,9 +41,9 @@ use crate::selection::Choose;
 /// A `Call` is not a future, but becomes one when it is awaited. Where a future is needed, such as
 /// for `tokio::spawn`, call `into_future()`.
 ///
-/// Nothing is sent before the future is first polled. Dropping the future cancels the call. If the
-/// call is claimed and not granted yet, no handler runs. A handler that has started runs on until
-/// its deadline, since the protocol has no cancellation; on an in-process bus its future is
+/// Nothing is sent before the future is first polled. Dropping the future cancels the call. A
+/// server that is waiting for the grant then runs no handler. A handler that has started runs on
+/// until its deadline, since the protocol has no cancellation; on an in-process bus its future is
 /// dropped.
 ///
 /// # Errors

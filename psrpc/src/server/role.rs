@@ -51,7 +51,8 @@ enum RequestStage {
     Running(Arc<CancellationToken>),
 }
 
-/// The result of a registration, once it is complete. The task that registers reads it.
+/// The result of a registration, once it is complete. The task that waits for the registration
+/// reads it.
 pub(super) type RegisterResult = OnceLock<Result<(), BusError>>;
 
 struct Registration {
