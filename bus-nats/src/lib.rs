@@ -100,8 +100,6 @@
 //! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_MdqZdbJxoxAB" count=2
 //! ```
 //!
-//! If your program may start before its server, set [`NatsOptions::wait_for_server`].
-//!
 //! The client library logs too, under the targets `async_nats::*`. Its error "max reconnection
 //! attempts reached" is expected, because the bus reconnects in its place.
 //!
@@ -116,6 +114,8 @@
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription, for the first time since it was last live |
 //! | `Misrouted` | frames of a queue arrived for a channel that has no subscriber on this bus |
+//!
+//! If your program may start before its server, set [`NatsOptions::wait_for_server`].
 //!
 //! # Refused subscriptions
 //!

@@ -59,8 +59,6 @@
 //! INFO psrpc::bus: bus connected again service="Hats" id="CLI_x2LqnB4Bu3wI" after=1.175074765s
 //! ```
 //!
-//! If your program may start before its server, set [`RedisOptions::wait_for_server`].
-//!
 //! A program gets the same information from the bus and its [`Monitor`]:
 //!
 //! ```no_run
@@ -87,6 +85,8 @@
 //! | [`LockRefused`](BusEvent::LockRefused) | the server refused the lock of a queue's frame: `READONLY`, `NOPERM`, `OOM`, `NOREPLICAS`, ... |
 //! | [`Dropped`](BusEvent::Dropped) | the bus dropped a queue's frame, because too many others were waiting for their locks |
 //!
+//! If your program may start before its server, set [`RedisOptions::wait_for_server`].
+//!
 //! # Refused subscriptions
 //!
 //! If the server refuses a subscription that was never live, the subscription fails. If the
@@ -107,10 +107,10 @@
 //!   servers that do not exchange messages.
 //! * In a cluster, `CLUSTER INFO` reports whether the node is cut off from the others.
 //!
-//! If a check fails, the bus replaces the connection and reports the cause as an event. It also
-//! checks the role when it connects: a replica is refused, as is a server of the wrong kind, such
-//! as a sentinel or a node of a cluster at a `redis://` URL. The bus skips checks that the user's
-//! rights do not allow.
+//! If a check fails, the bus replaces the connection and reports the cause as an event. If the
+//! message does not arrive, it replaces both connections. It also checks the role when it connects:
+//! a replica is refused, as is a server of the wrong kind, such as a sentinel or a node of a
+//! cluster at a `redis://` URL. The bus skips checks that the user's rights do not allow.
 //!
 //! # Rights
 //!

@@ -46,7 +46,8 @@ pub(crate) struct ClusterLocks {
 
 enum NodeState {
     Up(Session),
-    /// The last connection failed. The bus does not connect again before `until`.
+    /// The last attempt to connect failed, or the connection was lost. The bus does not connect
+    /// again before `until`.
     Down {
         until: Time,
         cause: BusError,
