@@ -209,7 +209,7 @@ impl User {
         let Some(handle) = input.pick(&self.handles) else { return };
         let result = if input.flag() { Ok(peer::payload(input)) } else { Err(peer::error(input)) };
         self.driven.engine.respond(self.driven.now, handle, result);
-        // Past its deadline it would be abandoned, but the timeout is handled first.
+        // The request is within its deadline, since timeouts are handled as time advances.
         if self.requests.get(&handle).is_some_and(|request| request.running) {
             self.requests.remove(&handle);
         }

@@ -110,7 +110,7 @@ impl Node {
         change(&mut self.shared.lock(), self.node);
     }
 
-    // --- the simulator's own ---------------------------------------------------------------------
+    // --- for the simulator itself ----------------------------------------------------------------
 
     pub(super) fn peer(&self) -> Peer {
         Peer(self.node)
