@@ -21,7 +21,7 @@ pub(crate) type Slice<'a> = Pin<Box<dyn Future<Output = Result<(), BenchError>> 
 pub(crate) enum Pace {
     /// Whenever the previous unit has ended.
     Full,
-    /// Once per this time, or when the previous unit has ended, whichever is later.
+    /// This long after the previous start, or when the previous unit has ended, whichever is later.
     Every(Duration),
 }
 

@@ -102,7 +102,8 @@ struct User {
     /// The requests in flight.
     requests: BTreeMap<RequestHandle, Request>,
     handles: Vec<RequestHandle>,
-    /// The expiry of each request that ran, by client and id. It must not run again before that.
+    /// The deadline of each received request, by client and id. The engine must not report the
+    /// request again before that.
     ran: BTreeMap<(String, String), Time>,
     streams: Streams,
     /// The streams with a running handler.

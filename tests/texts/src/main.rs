@@ -11,8 +11,8 @@
 //! - any other literal of at least two words. This finds texts that no list of names would, such as
 //!   the table of `Reason`, at the price of some literals that only look like texts.
 //!
-//! Tests, code for fuzzing, doc comments, and attributes that no user sees are left out. Lines are
-//! sorted and have no line numbers, so moving code within a file changes no snapshot.
+//! Tests, code for fuzzing, other doc comments, and attributes that no user sees are left out.
+//! Lines are sorted and have no line numbers, so moving code within a file changes no snapshot.
 
 #![forbid(unsafe_code)]
 

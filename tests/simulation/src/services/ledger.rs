@@ -30,7 +30,7 @@ pub(super) struct Ledger {
 #[derive(Default)]
 struct Entries {
     calls: Vec<UserCall>,
-    /// The calls by the request ids that were published for them.
+    /// The calls by the ids of their published requests.
     requests: BTreeMap<String, usize>,
     streams: Vec<StreamMessages>,
     clients: Vec<Option<Time>>,
