@@ -1,4 +1,4 @@
-//! Who the bus logs in as.
+//! Credentials of a user of a Redis server.
 
 use std::fmt;
 

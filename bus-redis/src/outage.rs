@@ -1,8 +1,8 @@
 //! The status of a bus, derived from its two connections.
 //!
 //! An outage begins when either connection is lost. It ends when both connections have been
-//! confirmed since; a connection not known to be lost is pinged. A server restart is therefore one
-//! outage, whichever connection notices it first.
+//! confirmed since. If only one connection is known to be lost, the other one is checked. A server
+//! restart is therefore one outage, whichever connection notices it first.
 
 use std::task::{Context, Poll, Waker};
 
@@ -46,8 +46,9 @@ impl Outages {
         state.outage.lost(now, cause, &mut wakes);
     }
 
-    /// Records that the server refuses the credentials or the certificate of the bus, or that they
-    /// cannot be provided, which the cause of the outage does not tell. Reported once per outage.
+    /// Records that the server refuses the credentials or the certificate of the bus, or that a
+    /// function of the options failed to return them, which the cause of the outage does not show.
+    /// Reported once per outage.
     pub(crate) fn refused(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
         self.state.lock().outage.refused(cause, &mut wakes);

@@ -177,10 +177,12 @@ async fn check_failing_provider(
         }
         let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is lost") };
         assert!(!cause.to_string().contains("vault"), "{cause}");
-        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is told") };
+        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else {
+            panic!("it is reported")
+        };
         assert!(cause.to_string().ends_with(": the vault is sealed"), "{cause}");
         fail(false);
-        assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }), "it is told once");
+        assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }), "it is reported once");
         works(bus).await;
     }
 }
