@@ -306,11 +306,15 @@ impl RedisBus {
             let locks = ClusterLocks::new(Arc::clone(&shared.commands), move |cause| stopped.stop(cause));
             runtime.spawn(Box::pin(locks.run()));
         }
-        for connected in [commands_connected, subscriptions_connected] {
-            // The sender is dropped only if the runtime dropped the task.
-            let stopped = || shared.connector.connect_error("the runtime of the bus has shut down");
-            connected.await.unwrap_or_else(|_| Err(stopped()))?;
+        // A sender is dropped without a result if the runtime dropped the task, or if the task had not
+        // begun to connect when the other one failed.
+        let stopped = |_| Err(shared.connector.connect_error("the runtime of the bus has shut down"));
+        let commands = commands_connected.await;
+        if let Ok(Err(error)) = commands {
+            return Err(error);
         }
+        subscriptions_connected.await.unwrap_or_else(stopped)?;
+        commands.unwrap_or_else(stopped)?;
         Ok(bus)
     }
 }
