@@ -101,7 +101,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         pressure: Pressure::FillTable,
         bound: ("`remembered`", BASE + SERVER.remembered as u64 * REMEMBERED),
         ..attack(
-            "requests that expire in 2262, twice what is remembered",
+            "requests that expire in 2262, more than the server remembers",
             Server,
             |forger, n| forger.far_expiry(n),
             &[Reason::DedupFull, Reason::MalformedRequest],

@@ -1,6 +1,6 @@
-//! A hostile peer on a shared bus: publishes forged frames at real clients and servers, and checks
-//! that honest calls succeed all the while, that every dropped frame is counted with its reason, and
-//! that the memory stays within what the limits allow.
+//! A hostile peer on a shared bus: publishes forged frames at real clients and servers. Checks that
+//! honest calls succeed all the while, that every dropped frame is counted with its reason, and that
+//! the memory stays within what the limits allow.
 
 #![forbid(unsafe_code)]
 
@@ -179,7 +179,7 @@ fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -1,6 +1,6 @@
 //! Runs one attack, with honest calls all the while, and checks what it did.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use psrpc_tokio::bus::{Bus, Delivery, Sink, Subscription, WakeList, publish};
 use psrpc_tokio::proto::{Channel, Frame};
@@ -8,6 +8,7 @@ use psrpc_tokio::{
     Counters, Error, ErrorCode, Reason, ServerLimits, ServerOptions, SubscriptionKind, Text, default_runtime,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::attack::{Attack, Pressure, Victim};
 use crate::forge::Forger;
@@ -19,8 +20,12 @@ use crate::site::{Held, Site};
 const BURST: usize = 1000;
 /// The same for [`Pressure::Overrun`]: twice what a subscription queues.
 const OVERRUN: usize = 2 * 8192;
-/// The horizon of the server. Shorter than the default, so that the attacks that wait for it end soon.
+/// The horizon of the server: shorter than the default, so that the attacks that wait for it end
+/// soon.
 const HORIZON: Duration = Duration::from_secs(10);
+/// How many requests a server remembers whose table is filled, so that a slow machine can fill it
+/// within the horizon.
+const FILLED: usize = 100_000;
 /// The reasons by which a side counts what the honest user ends.
 const OWN_ENDS: [Reason; 3] = [Reason::Closed, Reason::ClosedByPeer, Reason::Canceled];
 /// How long an honest call may take, and how long the victim may take to read a burst.
@@ -123,7 +128,8 @@ fn options(attack: &Attack, frames: usize) -> ServerOptions {
     match attack.pressure {
         Pressure::FillTable => {
             let requests = ServerLimits::DEFAULT.requests.min(frames / 4);
-            options.limits(ServerLimits { requests, remembered: frames / 2, ..ServerLimits::DEFAULT })
+            let remembered = FILLED.min(frames / 2);
+            options.limits(ServerLimits { requests, remembered, ..ServerLimits::DEFAULT })
         }
         Pressure::Paced | Pressure::Overrun => options,
     }

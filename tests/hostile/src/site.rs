@@ -1,8 +1,9 @@
 //! The client and the server under attack, and their honest calls.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use psrpc_tokio::*;
+use tokio::time::Instant;
 
 use crate::network::Network;
 
