@@ -1,4 +1,7 @@
-//! Runs every attack with a few thousand frames. `./test hostile` runs them with a million.
+//! Runs every attack with a few thousand frames. `./test hostile` runs them with a million. Only
+//! Linux reports the memory of a process.
+
+#![cfg(target_os = "linux")]
 
 use std::process::Command;
 
