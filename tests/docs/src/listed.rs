@@ -2,8 +2,11 @@
 //! and reason of the public API.
 
 /// Where the names are, and the line before the first of them.
-pub(crate) const LISTED: [(&str, &str); 6] = [
+pub(crate) const LISTED: [(&str, &str); 9] = [
     ("psrpc-engine/src/reason.rs", "reasons! {"),
+    ("psrpc-engine/src/event.rs", "pub enum ClientEvent {"),
+    ("psrpc-engine/src/event.rs", "pub enum ServerEvent {"),
+    ("psrpc-engine/src/stream/event.rs", "pub enum StreamEvent {"),
     ("psrpc/src/bus/event.rs", "pub enum BusEvent {"),
     ("psrpc/src/bus/monitor.rs", "pub enum Status {"),
     ("psrpc/src/middleware/observer.rs", "pub enum Observation {"),
