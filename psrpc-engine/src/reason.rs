@@ -61,7 +61,7 @@ reasons! {
     Busy = "concurrency limit reached";
     /// The limit on open streams is reached.
     StreamsFull = "too many open streams";
-    /// The limit on requests in flight is reached.
+    /// The limit on requests in flight, or on their bytes, is reached.
     RequestsFull = "too many requests in flight";
     /// The limit on remembered requests is reached.
     DedupFull = "too many requests remembered";
