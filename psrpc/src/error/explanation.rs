@@ -36,9 +36,10 @@ impl Error {
             Reason::TimedOut | Reason::NoResponse if *unsent => {
                 facts.push("the request was not sent".to_owned());
             }
+            Reason::NobodySubscribed => facts.push("nobody was subscribed".to_owned()),
             Reason::NoResponse => {
                 facts.extend(receivers.as_ref().map(reached));
-                if receivers.is_some_and(|count| count > 0) {
+                if receivers.is_some() {
                     facts.push("no server bid".to_owned());
                 }
             }

@@ -77,6 +77,7 @@ impl Fault {
             | Reason::ResponsesFull
             | Reason::Overran
             | Reason::NoResponse
+            | Reason::NobodySubscribed
             | Reason::NotAcceptable
             | Reason::TimedOut
             | Reason::Answered
@@ -170,7 +171,8 @@ impl Error {
     /// * nothing was sent, or the call was invalid;
     /// * no server was selected ([`NoResponse`](Reason::NoResponse),
     ///   [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed));
-    /// * the bus knows that there was no subscriber, and no server responded.
+    /// * the bus knows that there was no subscriber ([`NobodySubscribed`](Reason::NobodySubscribed),
+    ///   [`TimedOut`](Reason::TimedOut)), and no server responded.
     ///
     /// In all other cases the result is `true`. In particular, the bus may have delivered a frame
     /// even if the publish failed, since the connection can break after the server read it. On a
@@ -185,7 +187,8 @@ impl Error {
         match self.reason() {
             _ if self.0.evidence.unsent => false,
             // A server that subscribes later does not receive the request.
-            Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
+            Some(Reason::NobodySubscribed) => false,
+            Some(Reason::TimedOut) if self.0.evidence.is_unheard() => false,
             Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_skip_claim,
             reason => reason != Some(Reason::SelectionFailed),
         }
@@ -250,7 +253,10 @@ mod tests {
     fn a_handler_may_have_run_unless_nobody_was_picked() {
         let may_not: Vec<_> =
             Reason::ALL.iter().copied().filter(|reason| !failed(*reason).may_have_run()).collect();
-        assert_eq!(may_not, [Reason::NoResponse, Reason::NotAcceptable, Reason::SelectionFailed]);
+        assert_eq!(
+            may_not,
+            [Reason::NoResponse, Reason::NobodySubscribed, Reason::NotAcceptable, Reason::SelectionFailed]
+        );
         assert!(Error::new(ErrorCode::InvalidArgument, "of anybody").may_have_run());
         assert!(!Error::new(ErrorCode::InvalidArgument, "no topic").unsent().may_have_run());
         for error in [CallError::Closed, CallError::TooManyCalls { limit: 1 }] {
