@@ -113,7 +113,7 @@ mod tests {
         let reached = |receivers| Evidence { receivers: Some(receivers), ..nothing() };
         let best = Bid { server_id: "SRV_1".into(), affinity: 0.5 };
         for (reason, evidence, words) in [
-            (Reason::NoResponse, reached(0), "nobody was subscribed"),
+            (Reason::NobodySubscribed, reached(0), "nobody was subscribed"),
             (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no server bid"),
             (
                 Reason::NoResponse,
