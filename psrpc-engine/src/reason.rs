@@ -137,6 +137,8 @@ reasons! {
     TimedOut = "no response before the deadline";
     /// No server bid.
     NoResponse = "no server bid";
+    /// The bus delivered the request to no subscriber, so no server can have seen it.
+    NobodySubscribed = "nobody is subscribed";
     /// Servers bid, but no bid was acceptable.
     NotAcceptable = "no bid was acceptable";
     /// The selection function failed, or chose a server that had not bid.
