@@ -205,6 +205,9 @@ impl CallHistory {
             let (reported, received) = (failure.evidence.bids, selection.bids());
             return Invariant::I5.violated(format!("reports {reported} bids of {received} received"));
         }
+        if failure.reason == Reason::NobodySubscribed && !self.reached.is_empty() {
+            return Invariant::I5.violated(format!("ended as if nobody had received it: {failure}"));
+        }
         self.check_choice(failure)?;
         if failure.reason != Reason::Answered {
             return Ok(());

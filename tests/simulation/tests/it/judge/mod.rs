@@ -393,6 +393,12 @@ fn a_selection_that_ends_without_asking_its_caller_violates_i5() {
 }
 
 #[test]
+fn a_call_that_ends_as_if_nobody_had_received_its_request_violates_i5_if_a_server_has() {
+    History::of(QUEUE).failure(Reason::NobodySubscribed).passes();
+    History::of(QUEUE).reaches("SRV_1").failure(Reason::NobodySubscribed).violates(Invariant::I5);
+}
+
+#[test]
 fn a_claimed_request_that_runs_on_two_servers_violates_i2() {
     running().run("SRV_2").violates(Invariant::I2);
     running().bid("SRV_2").grant("SRV_2").violates(Invariant::I2);
