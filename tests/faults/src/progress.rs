@@ -1,0 +1,67 @@
+//! Goals: what each user of a fleet must have reached after a fault for the service to be back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use psrpc::Time;
+
+/// One thing that must work again: a kind of call of a client, or the updates of a server.
+pub type Goal = String;
+
+/// Which goals were reached by acts that began after a given time.
+#[derive(Default)]
+pub struct Progress {
+    state: Mutex<ProgressState>,
+    reached: Condvar,
+}
+
+#[derive(Default)]
+struct ProgressState {
+    since: Option<Time>,
+    missing: BTreeSet<Goal>,
+    reached: BTreeMap<Goal, Time>,
+}
+
+impl Progress {
+    /// Begins again: acts that begin from `since` on count.
+    pub fn begin(&self, since: Time, goals: impl IntoIterator<Item = Goal>) {
+        let missing = goals.into_iter().collect();
+        *self.lock() = ProgressState { since: Some(since), missing, reached: BTreeMap::new() };
+    }
+
+    /// Notes that an act which began at `start` has succeeded at `now`.
+    pub fn succeeded(&self, goal: &str, start: Time, now: Time) {
+        let mut state = self.lock();
+        if state.since.is_some_and(|since| start >= since) && state.missing.remove(goal) {
+            state.reached.insert(goal.to_owned(), now);
+            self.reached.notify_all();
+        }
+    }
+
+    /// Returns `true` if a goal has not been reached.
+    pub fn misses(&self, goal: &str) -> bool {
+        self.lock().missing.contains(goal)
+    }
+
+    /// Waits until all goals are reached. Returns how long after the beginning that was.
+    ///
+    /// # Errors
+    ///
+    /// Returns the goals that were not reached within `limit`.
+    pub fn wait(&self, limit: Duration) -> Result<Duration, Vec<Goal>> {
+        let misses = |state: &mut ProgressState| !state.missing.is_empty();
+        let waited = self.reached.wait_timeout_while(self.lock(), limit, misses);
+        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            let missing = std::mem::take(&mut state.missing);
+            return Err(missing.into_iter().collect());
+        }
+        let (since, last) = (state.since.unwrap_or_default(), state.reached.values().max());
+        Ok(last.map_or(Duration::ZERO, |last| last.since(since)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ProgressState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

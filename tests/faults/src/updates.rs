@@ -1,0 +1,178 @@
+//! The updates of a run: a subscriber may lose some only where it is told so (I13).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use psrpc::Time;
+use psrpc_simulation::judge::violation::{Checked, Invariant, Violation};
+
+/// The kinds of updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpdateKind {
+    /// Each goes to every subscriber.
+    News,
+    /// Each goes to one subscriber, so others see jumps.
+    Gossip,
+}
+
+/// Records the updates that servers publish and subscribers receive.
+#[derive(Default)]
+pub struct Updates(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    published: BTreeMap<(UpdateKind, usize), Vec<Published>>,
+    /// The last update of each server that each subscriber received since its last error.
+    last: BTreeMap<(usize, usize), u64>,
+    gossip: BTreeMap<(usize, u64), usize>,
+    jumps: Vec<Jump>,
+    violation: Option<Violation>,
+}
+
+struct Published {
+    start: Time,
+    confirmed: bool,
+}
+
+/// Updates of a server that a subscriber missed without being told.
+struct Jump {
+    subscriber: usize,
+    server: usize,
+    first: u64,
+    next: u64,
+}
+
+impl Updates {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an update that a server is about to publish. Returns its number.
+    pub fn publish(&self, kind: UpdateKind, server: usize, start: Time) -> u64 {
+        let mut entries = self.lock();
+        let published = entries.published.entry((kind, server)).or_default();
+        published.push(Published { start, confirmed: false });
+        published.len() as u64 - 1
+    }
+
+    /// Notes that the bus has published an update.
+    pub fn published(&self, kind: UpdateKind, server: usize, number: u64) {
+        if let Some(published) = self.lock().published.get_mut(&(kind, server)) {
+            published[number as usize].confirmed = true;
+        }
+    }
+
+    /// Checks a received update. Returns when its server began to publish it, if it did.
+    pub fn received(&self, kind: UpdateKind, subscriber: usize, server: usize, number: u64) -> Option<Time> {
+        let mut entries = self.lock();
+        let start = entries.published.get(&(kind, server))?.get(number as usize).map(|update| update.start);
+        let checked = match kind {
+            UpdateKind::News => entries.check_order(subscriber, server, number),
+            UpdateKind::Gossip => entries.check_turn(subscriber, server, number),
+        };
+        if let Err(violation) = checked {
+            entries.violation.get_or_insert(violation);
+        }
+        start
+    }
+
+    /// Notes that a subscriber was told that it may have missed updates.
+    pub fn gap(&self, subscriber: usize) {
+        self.lock().last.retain(|(known, _), _| *known != subscriber);
+    }
+
+    /// Checks the end of a run. `may_lose` returns `true` if an update that a server began to
+    /// publish at the given time may be lost for a reason that no subscriber can know, such as a
+    /// lost connection of that server.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first violation.
+    pub fn check(&self, may_lose: impl Fn(usize, Time) -> bool) -> Checked {
+        let entries = self.lock();
+        if let Some(violation) = &entries.violation {
+            return Err(violation.clone());
+        }
+        for jump in &entries.jumps {
+            let Some(published) = entries.published.get(&(UpdateKind::News, jump.server)) else { continue };
+            let mut missed = (jump.first..jump.next).map(|number| (number, &published[number as usize]));
+            let lost = missed.find(|(_, update)| update.confirmed && !may_lose(jump.server, update.start));
+            if let Some((number, _)) = lost {
+                return Err(violation(format!(
+                    "subscriber {} missed update {number} of server {} and was not told",
+                    jump.subscriber, jump.server
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entries {
+    fn check_order(&mut self, subscriber: usize, server: usize, number: u64) -> Checked {
+        match self.last.insert((subscriber, server), number) {
+            Some(last) if number <= last => Err(violation(format!(
+                "subscriber {subscriber} received update {number} of server {server} after update {last}"
+            ))),
+            Some(last) => {
+                if number > last + 1 {
+                    self.jumps.push(Jump { subscriber, server, first: last + 1, next: number });
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_turn(&mut self, subscriber: usize, server: usize, number: u64) -> Checked {
+        match self.gossip.insert((server, number), subscriber) {
+            Some(other) if other == subscriber => Err(violation(format!(
+                "subscriber {subscriber} received update {number} of server {server} twice by queue"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn violation(what: String) -> Violation {
+    Violation { invariant: Invariant::I13, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(updates: &Updates, count: u64) {
+        for number in 0..count {
+            assert_eq!(updates.publish(UpdateKind::News, 1, Time::from_nanos(number)), number);
+            updates.published(UpdateKind::News, 1, number);
+        }
+    }
+
+    #[test]
+    fn a_missed_update_is_a_violation_unless_the_subscriber_is_told_or_cannot_know() {
+        let updates = Updates::default();
+        publish(&updates, 6);
+        for number in [0, 1] {
+            assert!(updates.received(UpdateKind::News, 7, 1, number).is_some());
+        }
+        updates.gap(7);
+        updates.received(UpdateKind::News, 7, 1, 3);
+        assert_eq!(updates.check(|_, _| false), Ok(()));
+        updates.received(UpdateKind::News, 7, 1, 5);
+        assert!(updates.check(|_, _| false).is_err());
+        assert_eq!(updates.check(|server, at| server == 1 && at == Time::from_nanos(4)), Ok(()));
+    }
+
+    #[test]
+    fn updates_arrive_once_and_in_order() {
+        for again in [0, 1] {
+            let updates = Updates::default();
+            publish(&updates, 2);
+            updates.received(UpdateKind::News, 7, 1, 0);
+            updates.received(UpdateKind::News, 7, 1, 1);
+            updates.received(UpdateKind::News, 7, 1, again);
+            assert!(updates.check(|_, _| true).is_err());
+        }
+    }
+}
