@@ -15,6 +15,9 @@ use crate::fleet::crew::Crew;
 /// How often events are taken from a bus, which keeps them until then.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How much later than it happens an event may be recorded.
+const EVENT_DELAY: Duration = Duration::from_millis(100);
+
 /// What the buses must report about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
@@ -77,12 +80,12 @@ impl BusLog {
         self.lock().clear();
     }
 
-    /// Returns `true` if a frame that was published at this time may have been lost with the
-    /// connection.
-    pub fn may_lose(&self, published: Time) -> bool {
-        let mut events = self.lock();
-        events.sort_by_key(|(at, _)| *at);
-        events.iter().any(|(at, event)| matches!(event, BusEvent::ConnectionLost { .. }) && *at >= published)
+    /// Returns `true` if a frame that was published at a time may have been lost with the
+    /// connection before the next one.
+    pub fn may_lose(&self, published: Time, next: Time) -> bool {
+        let in_between = published..=next + EVENT_DELAY;
+        let is_loss = |event: &BusEvent| matches!(event, BusEvent::ConnectionLost { .. });
+        self.lock().iter().any(|(at, event)| is_loss(event) && in_between.contains(at))
     }
 
     /// Describes the events.

@@ -63,16 +63,16 @@ impl fmt::Display for Case {
 impl Case {
     /// Runs the case in this process. Returns what it has measured, and what was wrong.
     pub fn run(&self) -> (Measured, Result<(), String>) {
-        self.run_with(|_, bus| bus)
+        self.run_with(self.runtime.start(), |_, bus| bus)
     }
 
-    /// Runs the case with buses that `wrap` has changed.
+    /// Runs the case on an executor, with buses that `wrap` has changed.
     pub fn run_with(
         &self,
+        executor: Executor,
         wrap: impl Fn(usize, Arc<dyn Bus>) -> Arc<dyn Bus> + Send + Sync + 'static,
     ) -> (Measured, Result<(), String>) {
         panics::record();
-        let executor = self.runtime.start();
         let mut stage = Stage::start(self.set_up, self.fault.proxied);
         let run = RealRun::new(executor.runtime());
         let ledger = Ledger::new(run.clone());
@@ -100,7 +100,7 @@ fn explain(problem: String, ledger: &Ledger) -> String {
 fn start_fleet(stage: &Stage, executor: &Executor, crew: &Crew, wrap: Arc<Wrap>) -> Result<Fleet, String> {
     let mut buses = Vec::new();
     for number in 0..CLIENTS + SERVERS {
-        let bus = executor.wait("connecting", PATIENCE, stage.connect(executor.runtime()))?;
+        let bus = executor.wait("connecting", PATIENCE, stage.connect(number, executor.runtime()))?;
         buses.push(wrap(number, bus.map_err(|error| format!("connecting: {error}"))?));
     }
     let fleet = executor.wait("starting", PATIENCE, Fleet::start(buses, crew.clone()))?;
@@ -163,8 +163,9 @@ impl Conductor<'_> {
         self.crew.listeners.wait(PATIENCE).map_err(hung)?;
         self.crew.ledger.check_streams();
         let fault = self.case.fault;
-        let may_lose =
-            |server: usize, published| fault.loses_between_servers || logs[server].1.may_lose(published);
+        let may_lose = |server: usize, published, next| {
+            fault.loses_between_servers || logs[server].1.may_lose(published, next)
+        };
         self.crew.ledger.judge(self.crew.updates.check(may_lose));
         self.check_ledger()?;
         fault.sight.check(&logs)?;

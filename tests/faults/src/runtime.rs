@@ -49,12 +49,17 @@ impl RuntimeName {
                 let runtime = Arc::new(TokioRuntime::new(tokio.handle().clone()));
                 Executor { runtime, _tokio: Some(tokio) }
             }
-            Self::Smol => Executor { runtime: Arc::new(SmolRuntime), _tokio: None },
+            Self::Smol => Executor::new(Arc::new(SmolRuntime)),
         }
     }
 }
 
 impl Executor {
+    /// Returns an executor of this runtime, which must run its tasks in the background by itself.
+    pub fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self { runtime, _tokio: None }
+    }
+
     /// Returns the runtime.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.runtime

@@ -95,16 +95,17 @@ impl Stage {
 
     // --- buses -----------------------------------------------------------------------------------
 
-    /// Connects a new bus.
+    /// Connects the bus of this number. The buses spread over the servers of a cluster.
     ///
     /// # Errors
     ///
     /// Returns the error of the bus.
     pub fn connect(
         &self,
+        number: usize,
         runtime: &Arc<dyn Runtime>,
     ) -> impl Future<Output = Result<Arc<dyn Bus>, Error>> + Send + use<> {
-        let (url, set_up, runtime) = (self.url(), self.set_up, Arc::clone(runtime));
+        let (url, set_up, runtime) = (self.url(number), self.set_up, Arc::clone(runtime));
         let local = match &self.servers {
             Servers::Local(server) => Some(server.clone()),
             _ => None,
@@ -123,7 +124,7 @@ impl Stage {
         }
     }
 
-    fn url(&self) -> String {
+    fn url(&self, number: usize) -> String {
         let through = |server: &Server, proxy: &Option<Proxy>| match proxy {
             Some(proxy) => server.url().replace(&server.port().to_string(), &proxy.port().to_string()),
             None => server.url(),
@@ -135,8 +136,12 @@ impl Stage {
             }
             Servers::One(server) => through(server, &self.proxy),
             Servers::Sentinel(group) => group.url(),
-            Servers::Cluster(cluster) => cluster.url(),
-            Servers::Nats(cluster) => cluster.url(),
+            Servers::Cluster(cluster) => {
+                let url = cluster.url();
+                let (scheme, hosts) = url.split_once("://").expect("a URL has a scheme");
+                format!("{scheme}://{}", rotated(hosts, number))
+            }
+            Servers::Nats(cluster) => rotated(&cluster.url(), number),
         }
     }
 
@@ -295,6 +300,14 @@ impl Stage {
         }
         panic!("the server is not back after 20 s");
     }
+}
+
+/// Returns a list with commas that begins with another item for each number.
+fn rotated(list: &str, number: usize) -> String {
+    let mut items: Vec<_> = list.split(',').collect();
+    let first = number % items.len();
+    items.rotate_left(first);
+    items.join(",")
 }
 
 /// Returns `true` if a NATS server greets a new connection.

@@ -81,14 +81,14 @@ impl Updates {
         self.lock().last.retain(|(known, _), _| *known != subscriber);
     }
 
-    /// Checks the end of a run. `may_lose` returns `true` if an update that a server began to
-    /// publish at the given time may be lost for a reason that no subscriber can know, such as a
-    /// lost connection of that server.
+    /// Checks the end of a run. `may_lose` returns `true` if an update of a server may be lost for a
+    /// reason that no subscriber can know, such as a lost connection of that server between two
+    /// times: when it began to publish the update, and the next one that arrived.
     ///
     /// # Errors
     ///
     /// Returns the first violation.
-    pub fn check(&self, may_lose: impl Fn(usize, Time) -> bool) -> Checked {
+    pub fn check(&self, may_lose: impl Fn(usize, Time, Time) -> bool) -> Checked {
         let entries = self.lock();
         if let Some(violation) = &entries.violation {
             return Err(violation.clone());
@@ -96,7 +96,9 @@ impl Updates {
         for jump in &entries.jumps {
             let Some(published) = entries.published.get(&(UpdateKind::News, jump.server)) else { continue };
             let mut missed = (jump.first..jump.next).map(|number| (number, &published[number as usize]));
-            let lost = missed.find(|(_, update)| update.confirmed && !may_lose(jump.server, update.start));
+            let next = published[jump.next as usize].start;
+            let lost =
+                missed.find(|(_, update)| update.confirmed && !may_lose(jump.server, update.start, next));
             if let Some((number, _)) = lost {
                 return Err(violation(format!(
                     "subscriber {} missed update {number} of server {} and was not told",
@@ -158,10 +160,13 @@ mod tests {
         }
         updates.gap(7);
         updates.received(UpdateKind::News, 7, 1, 3);
-        assert_eq!(updates.check(|_, _| false), Ok(()));
+        assert_eq!(updates.check(|_, _, _| false), Ok(()));
         updates.received(UpdateKind::News, 7, 1, 5);
-        assert!(updates.check(|_, _| false).is_err());
-        assert_eq!(updates.check(|server, at| server == 1 && at == Time::from_nanos(4)), Ok(()));
+        assert!(updates.check(|_, _, _| false).is_err());
+        assert_eq!(
+            updates.check(|server, at, next| server == 1 && at < next && at == Time::from_nanos(4)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -172,7 +177,7 @@ mod tests {
             updates.received(UpdateKind::News, 7, 1, 0);
             updates.received(UpdateKind::News, 7, 1, 1);
             updates.received(UpdateKind::News, 7, 1, again);
-            assert!(updates.check(|_, _| true).is_err());
+            assert!(updates.check(|_, _, _| true).is_err());
         }
     }
 }

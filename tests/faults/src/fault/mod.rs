@@ -1,7 +1,11 @@
 //! The faults: how each begins and ends, and what a user must see of it.
 
+mod groups;
 mod local;
+mod nats;
+mod network;
 mod process;
+mod redis;
 
 use std::time::Duration;
 
@@ -62,7 +66,9 @@ const OUTAGE: Fault = Fault {
 
 /// Returns all faults.
 pub fn all() -> impl Iterator<Item = &'static Fault> {
-    [local::FAULTS, process::FAULTS].into_iter().flatten()
+    [local::FAULTS, process::FAULTS, network::FAULTS, redis::FAULTS, nats::FAULTS, groups::FAULTS]
+        .into_iter()
+        .flatten()
 }
 
 /// Returns the fault of this name.
