@@ -25,7 +25,9 @@ pub enum Sight {
     Outage,
     /// The same, and the server's refusal of the credentials, at most once.
     RefusedOutage,
-    /// The same for at least one bus, and nothing for the others.
+    /// Every bus loses its connection twice, and has it back twice.
+    TwoOutages,
+    /// At least one bus loses its connection once and has it back once. The others lose nothing.
     OutageOfSome,
     /// No bus loses its connection.
     Nothing,
@@ -158,6 +160,7 @@ impl Sight {
         let Counts { lost, restored, refused_subscriptions, stopped, .. } = *counts;
         let seen = match self {
             Self::Outage => (lost, restored) == (1, 1),
+            Self::TwoOutages => (lost, restored) == (2, 2),
             Self::RefusedOutage => (1..=2).contains(&lost) && restored == 1,
             Self::OutageOfSome => lost == restored && lost <= 1,
             Self::Nothing | Self::RefusedLocks => (lost, restored) == (0, 0),

@@ -130,14 +130,14 @@ impl Conductor<'_> {
 
         self.begin_progress(&fleet);
         fleet.recover();
-        measured.recovery = self
-            .crew
-            .progress
-            .wait(LONGEST_RECOVERY)
-            .map_err(|missing| missed("after the fault", &missing))?;
+        let recovered = self.crew.progress.wait(LONGEST_RECOVERY);
+        let (recovery, last) = recovered.map_err(|missing| missed("after the fault", &missing))?;
+        measured.recovery = recovery;
         let limit = fault.recovery + self.run.lateness();
-        if measured.recovery > limit {
-            return Err(format!("the service was back after {:?}, not within {limit:?}", measured.recovery));
+        if recovery > limit {
+            return Err(format!(
+                "the service was back after {recovery:?}, not within {limit:?}: {last} was last"
+            ));
         }
         (fault.mend)(stage);
         self.check_calm(&fleet, "after the fault")?;

@@ -44,12 +44,13 @@ impl Progress {
         self.lock().missing.contains(goal)
     }
 
-    /// Waits until all goals are reached. Returns how long after the beginning that was.
+    /// Waits until all goals are reached. Returns how long after the beginning that was, and the last
+    /// goal.
     ///
     /// # Errors
     ///
     /// Returns the goals that were not reached within `limit`.
-    pub fn wait(&self, limit: Duration) -> Result<Duration, Vec<Goal>> {
+    pub fn wait(&self, limit: Duration) -> Result<(Duration, Goal), Vec<Goal>> {
         let misses = |state: &mut ProgressState| !state.missing.is_empty();
         let waited = self.reached.wait_timeout_while(self.lock(), limit, misses);
         let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -57,8 +58,9 @@ impl Progress {
             let missing = std::mem::take(&mut state.missing);
             return Err(missing.into_iter().collect());
         }
-        let (since, last) = (state.since.unwrap_or_default(), state.reached.values().max());
-        Ok(last.map_or(Duration::ZERO, |last| last.since(since)))
+        let since = state.since.unwrap_or_default();
+        let last = state.reached.iter().max_by_key(|(_, at)| **at);
+        Ok(last.map_or_else(Default::default, |(goal, at)| (at.since(since), goal.clone())))
     }
 
     fn lock(&self) -> MutexGuard<'_, ProgressState> {

@@ -27,6 +27,9 @@ pub const PASSWORD: &str = "s3cret-fedora";
 /// The interval at which a bus pings a NATS server, so that a frozen one is noticed within a test.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The number of masters of a Redis Cluster, which come before their replicas.
+pub const MASTERS: usize = 3;
+
 /// How often it is asked whether a server is back.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -139,7 +142,8 @@ impl Stage {
             Servers::Cluster(cluster) => {
                 let url = cluster.url();
                 let (scheme, hosts) = url.split_once("://").expect("a URL has a scheme");
-                format!("{scheme}://{}", rotated(hosts, number))
+                let masters: Vec<_> = hosts.split(',').take(MASTERS).collect();
+                format!("{scheme}://{}", rotated(&masters.join(","), number))
             }
             Servers::Nats(cluster) => rotated(&cluster.url(), number),
         }
@@ -323,7 +327,10 @@ pub fn redis_user(password: &str) -> String {
     format!("{USER} on >{password} ~* &* +@all")
 }
 
-/// Returns the configuration of the user of a NATS server.
+/// Returns the configuration of the user of a NATS server, and the limit for the bytes that may be
+/// pending for it.
 pub fn nats_user(password: &str, permissions: &str) -> String {
-    format!("authorization {{ users = [{{ user: {USER}, password: \"{password}\"{permissions} }}] }}")
+    format!(
+        "max_pending: 2MB\nauthorization {{ users = [{{ user: {USER}, password: \"{password}\"{permissions} }}] }}"
+    )
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::{FAILOVER_RECOVERY, Fault, OUTAGE};
 use crate::bus_log::Sight;
 use crate::setup::SetUp;
-use crate::stage::Stage;
+use crate::stage::{MASTERS, Stage};
 
-/// A slot of the first node of a Redis Cluster.
-const SLOT: u16 = 0;
+/// A slot of each master.
+const SLOTS: [u16; MASTERS] = [0, 8000, 16000];
+
+/// How long it takes until the other nodes of a Redis Cluster count a node as lost.
+const UNTIL_LOST: Duration = Duration::from_secs(4);
 
 /// How long it takes until a frozen NATS server is given up.
 const UNTIL_GIVEN_UP: Duration = Duration::from_secs(3);
@@ -66,10 +69,11 @@ pub(super) static FAULTS: &[Fault] = &[
     Fault {
         name: "node-killed",
         about: "A node is killed, and its replica takes its slots.",
-        begin: |stage| stage.redis_cluster().node(0).kill(),
-        end: |stage| _ = stage.redis_cluster().wait_for_new_owner(SLOT, 0),
+        begin: |stage| lose_node(stage, psrpc_servers::Server::kill),
+        end: wait_for_replica,
         mend: |stage| {
-            stage.redis_cluster().node(0).start();
+            let lost = stage.lost;
+            stage.redis_cluster().node(lost).start();
             stage.redis_cluster().wait_until_ready();
         },
         ..CLUSTER
@@ -77,10 +81,28 @@ pub(super) static FAULTS: &[Fault] = &[
     Fault {
         name: "node-frozen",
         about: "A node is frozen, and its replica takes its slots.",
-        begin: |stage| stage.redis_cluster().node(0).freeze(),
-        end: |stage| stage.redis_cluster().wait_until_lost(0),
+        begin: |stage| lose_node(stage, |node| node.freeze()),
+        end: wait_for_replica,
         mend: |stage| {
-            stage.redis_cluster().node(0).thaw();
+            let lost = stage.lost;
+            stage.redis_cluster().node(lost).thaw();
+            stage.redis_cluster().wait_until_ready();
+        },
+        ..CLUSTER
+    },
+    Fault {
+        name: "slots-lost",
+        about: "A node and its replica are killed, so that the cluster refuses locks (CLUSTERDOWN).",
+        hold: UNTIL_LOST,
+        begin: |stage| {
+            let replica = busiest_node(stage) + MASTERS;
+            stage.redis_cluster().node(replica).kill();
+            lose_node(stage, psrpc_servers::Server::kill);
+        },
+        end: |stage| {
+            let lost = stage.lost;
+            stage.redis_cluster().node(lost).start();
+            stage.redis_cluster().node(lost + MASTERS).start();
             stage.redis_cluster().wait_until_ready();
         },
         ..CLUSTER
@@ -139,4 +161,27 @@ fn lose_master(stage: &mut Stage, lose: fn(&mut psrpc_servers::Server)) {
 fn wait_for_new_master(stage: &mut Stage) {
     let lost = stage.lost;
     stage.sentinel().wait_for_new_master(lost);
+}
+
+/// Returns the master that the most buses are subscribed at.
+fn busiest_node(stage: &mut Stage) -> usize {
+    let cluster = stage.redis_cluster();
+    let subscribers = |node: &usize| {
+        let clients = cluster
+            .client(*node)
+            .and_then(|mut client| client.command(&["CLIENT", "LIST", "TYPE", "pubsub"]));
+        clients.expect("a node lists its clients").to_string().lines().count()
+    };
+    (0..MASTERS).max_by_key(subscribers).expect("there are masters")
+}
+
+fn lose_node(stage: &mut Stage, lose: fn(&mut psrpc_servers::Server)) {
+    stage.lost = busiest_node(stage);
+    let lost = stage.lost;
+    lose(stage.redis_cluster().node(lost));
+}
+
+fn wait_for_replica(stage: &mut Stage) {
+    let lost = stage.lost;
+    stage.redis_cluster().wait_for_new_owner(SLOTS[lost], lost);
 }

@@ -1,10 +1,14 @@
 //! Faults of a single NATS server that its administrator can cause.
 
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
+
+use psrpc_servers::{Certificates, ServerTls};
+
 use super::{Fault, OUTAGE};
 use crate::bus_log::Sight;
 use crate::setup::SetUp;
-use crate::stage::{PASSWORD, Stage, nats_user};
-use psrpc_servers::{Certificates, ServerTls};
+use crate::stage::{PASSWORD, Stage, USER, nats_user};
 
 const ONE: &[SetUp] = &[SetUp::Nats, SetUp::NatsTls];
 
@@ -51,12 +55,52 @@ pub(super) static FAULTS: &[Fault] = &[
         end: |stage| restart_with_tls(stage, None),
         ..OUTAGE
     },
+    Fault {
+        name: "max-payload",
+        about: "The server is restarted with a limit of 64 bytes for messages, and without it.",
+        set_ups: ONE,
+        sight: Sight::TwoOutages,
+        begin: |stage| restart(stage, &format!("{}\nmax_payload: 64", nats_user(PASSWORD, ""))),
+        end: |stage| restart(stage, &nats_user(PASSWORD, "")),
+        ..OUTAGE
+    },
+    Fault {
+        name: "slow-consumers",
+        about: "The buses read nothing for a moment, and exceed the limit for pending bytes.",
+        set_ups: &[SetUp::Nats],
+        proxied: true,
+        begin: |stage| {
+            stage.proxy().hold();
+            flood(stage);
+        },
+        end: |stage| stage.proxy().forward(),
+        ..OUTAGE
+    },
 ];
+
+/// Publishes more to all clients and servers than may be pending, and than the system buffers.
+fn flood(stage: &mut Stage) {
+    let connect = format!("CONNECT {{\"user\":\"{USER}\",\"pass\":\"{PASSWORD}\",\"verbose\":false}}\r\n");
+    let large = format!("PUB SRV.Hats 1000000\r\n{}\r\n", "x".repeat(1_000_000));
+    let mut stream =
+        TcpStream::connect((Ipv4Addr::LOCALHOST, stage.server().port())).expect("the server runs");
+    let written = stream
+        .write_all(connect.as_bytes())
+        .and_then(|()| (0..24).try_for_each(|_| stream.write_all(large.as_bytes())));
+    written.expect("the server takes what is published");
+}
 
 fn reload(stage: &mut Stage, configuration: &str) {
     let server = stage.server();
     server.configure(&[configuration]);
     server.reload();
+}
+
+fn restart(stage: &mut Stage, configuration: &str) {
+    let server = stage.server();
+    server.stop();
+    server.configure(&[configuration]);
+    server.start();
 }
 
 fn restart_with_tls(stage: &mut Stage, tls: Option<&ServerTls>) {

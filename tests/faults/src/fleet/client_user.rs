@@ -57,6 +57,16 @@ pub(super) fn gossip_goal(server: usize) -> Goal {
     format!("gossip of server {server}")
 }
 
+/// Selects the first bid. Bids may come late, since the machine may be busy.
+pub(super) fn first_bid(timeout: Duration) -> Selection {
+    Selection::new().affinity_timeout(timeout)
+}
+
+/// Selects the server with the highest affinity, or another if it does not bid.
+pub(super) fn best_bid(timeout: Duration) -> Selection {
+    first_bid(timeout).maximum_affinity(1.0)
+}
+
 impl ActKind {
     const REPEATED: [ActKind; 6] = [
         Self::Call(CallKind::Fit),
@@ -180,17 +190,19 @@ impl ClientUser {
     async fn call(&self, kind: CallKind, timeout: Duration, expected: Expected) -> bool {
         let ask = self.ask(kind, timeout, expected);
         let number = ask.number as usize;
-        let result = self.make(kind, ask).timeout(timeout).await;
+        let result = self.make(kind, ask, timeout).timeout(timeout).await;
         self.crew.ledger.call_resolved(number, &result);
         result.is_ok()
     }
 
-    fn make(&self, kind: CallKind, ask: Ask) -> Call<Ask, Reply> {
+    fn make(&self, kind: CallKind, ask: Ask, timeout: Duration) -> Call<Ask, Reply> {
         match kind {
-            CallKind::AnnouncedFit => self.client.fit(ask).metadata(ANNOUNCE, "yes"),
-            CallKind::Pick => self.client.pick(ask).selection(Selection::new().maximum_affinity(1.0)),
+            CallKind::AnnouncedFit => {
+                self.client.fit(ask).metadata(ANNOUNCE, "yes").selection(first_bid(timeout))
+            }
+            CallKind::Pick => self.client.pick(ask).selection(best_bid(timeout)),
             CallKind::OwnFit => self.client.own_fit(OWNER, ask),
-            CallKind::Fit | CallKind::Census => self.client.fit(ask),
+            CallKind::Fit | CallKind::Census => self.client.fit(ask).selection(first_bid(timeout)),
         }
     }
 

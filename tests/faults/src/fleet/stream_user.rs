@@ -3,14 +3,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use psrpc::{ClientStream, OpenStream, PendingSend, RecvHalf, Selection};
+use psrpc::{ClientStream, OpenStream, PendingSend, RecvHalf};
 use psrpc_simulation::handlers::{HABIT, STREAM};
 use psrpc_simulation::hats::{Ask, Reply};
 use psrpc_simulation::judge::services::stream_messages::Direction;
 use psrpc_simulation::judge::violation::Invariant;
 
 use super::STEP;
-use super::client_user::{ActKind, ClientUser};
+use super::client_user::{ActKind, ClientUser, best_bid, first_bid};
 
 /// How many messages are sent on a short stream.
 const MESSAGES: usize = 3;
@@ -77,8 +77,8 @@ impl ClientUser {
     async fn open(&self, by_affinity: bool, timeout: Duration) -> Option<(usize, ClientStream<Ask, Reply>)> {
         let id = self.crew.ledger.new_stream();
         let opening: OpenStream<Ask, Reply> = match by_affinity {
-            true => self.client.pick_parade().selection(Selection::new().maximum_affinity(1.0)),
-            false => self.client.parade(),
+            true => self.client.pick_parade().selection(best_bid(timeout)),
+            false => self.client.parade().selection(first_bid(timeout)),
         };
         let start = self.crew.now();
         let opened = opening.metadata(STREAM, id.to_string()).metadata(HABIT, "0").timeout(timeout).await;
