@@ -46,7 +46,7 @@ pub struct Measured {
     /// How long after the end of the fault everything worked again.
     pub recovery: Duration,
     /// The longest delay of any timer, which is the machine's fault.
-    pub lateness: Duration,
+    pub longest_stall: Duration,
     /// The peak memory of the process, in MB. Zero on systems other than Linux.
     pub memory: u64,
 }
@@ -83,7 +83,7 @@ impl Case {
             conductor.conduct(&mut stage, fleet, &mut measured)
         });
         measured.totals = ledger.totals();
-        measured.lateness = run.lateness();
+        measured.longest_stall = run.longest_stall();
         measured.memory = memory::peak();
         (measured, checked.map_err(|problem| explain(problem, &ledger)))
     }
@@ -128,12 +128,13 @@ impl Conductor<'_> {
         (fault.end)(stage);
         stage.wait_until_back();
 
+        let back = self.run.now();
         self.begin_progress(&fleet);
         fleet.recover();
         let recovered = self.crew.progress.wait(LONGEST_RECOVERY);
         let (recovery, last) = recovered.map_err(|missing| missed("after the fault", &missing))?;
         measured.recovery = recovery;
-        let limit = fault.recovery + self.run.lateness();
+        let limit = fault.recovery + self.run.stalled_since(back);
         if recovery > limit {
             return Err(format!(
                 "the service was back after {recovery:?}, not within {limit:?}: {last} was last"

@@ -52,21 +52,24 @@ pub fn run(case: &Case) -> (Option<Measured>, Result<(), String>) {
 
 /// Writes the figures as one line.
 pub fn write(measured: &Measured) -> String {
-    let Measured { totals, recovery, lateness, memory } = measured;
+    let Measured { totals, recovery, longest_stall, memory } = measured;
     let Totals { made, answered, failed, pending, announced_twice } = totals;
-    let (recovery, lateness) = (recovery.as_millis(), lateness.as_millis());
-    format!("{FIGURES}{made} {answered} {failed} {pending} {announced_twice} {recovery} {lateness} {memory}")
+    let (recovery, longest_stall) = (recovery.as_millis(), longest_stall.as_millis());
+    format!(
+        "{FIGURES}{made} {answered} {failed} {pending} {announced_twice} {recovery} {longest_stall} {memory}"
+    )
 }
 
 fn parse(figures: &str) -> Option<Measured> {
     let figures: Vec<u64> = figures.split(' ').map(|figure| figure.parse().ok()).collect::<Option<_>>()?;
-    let [made, answered, failed, pending, announced_twice, recovery, lateness, memory] = figures[..] else {
+    let [made, answered, failed, pending, announced_twice, recovery, longest_stall, memory] = figures[..]
+    else {
         return None;
     };
     Some(Measured {
         totals: Totals { made, answered, failed, pending, announced_twice },
         recovery: Duration::from_millis(recovery),
-        lateness: Duration::from_millis(lateness),
+        longest_stall: Duration::from_millis(longest_stall),
         memory,
     })
 }
@@ -80,7 +83,7 @@ mod tests {
         let measured = Measured {
             totals: Totals { made: 1, answered: 2, failed: 3, pending: 4, announced_twice: 5 },
             recovery: Duration::from_millis(6),
-            lateness: Duration::from_millis(7),
+            longest_stall: Duration::from_millis(7),
             memory: 8,
         };
         assert_eq!(parse(write(&measured).strip_prefix(FIGURES).unwrap()), Some(measured));

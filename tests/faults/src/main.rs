@@ -137,12 +137,12 @@ fn run(cases: &[Case], times: u32, with_table: bool) -> ExitCode {
 }
 
 fn describe(measured: Option<Measured>) -> String {
-    let Some(Measured { totals, recovery, lateness, memory }) = measured else {
+    let Some(Measured { totals, recovery, longest_stall, memory }) = measured else {
         return "no figures".to_owned();
     };
     format!(
-        "{} calls, {} answered, {} failed, {} pending, {} announced ones run twice; back after {recovery:?}; timers \
-         up to {lateness:?} late; {memory} MB",
+        "{} calls, {} answered, {} failed, {} pending, {} announced ones run twice; back after {recovery:?}; stalls of \
+         up to {longest_stall:?}; {memory} MB",
         totals.made, totals.answered, totals.failed, totals.pending, totals.announced_twice
     )
 }

@@ -1,8 +1,7 @@
 //! A run in real time: the clock of the ledger, and how late the machine itself is.
 
 use std::fmt::Display;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use psrpc::{Runtime, Time};
@@ -18,47 +17,81 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 /// The number of probes, so that each thread of a runtime is likely to run one at any time.
 const PROBES: usize = 4;
 
-/// A run on a runtime. Probes measure how late timers of that runtime fire. A call may be late by as
-/// much as a probe was, since the machine of a test may be busy.
+/// The shortest delay of a timer that counts as a stall. Shorter ones are within the margin.
+const SHORTEST_STALL: Duration = Duration::from_millis(20);
+
+/// No act that the ledger checks takes longer, so earlier stalls do not delay it.
+const LONGEST_ACT: Duration = Duration::from_secs(4);
+
+/// A run on a runtime. Probes measure the stalls of the machine: how late timers of the runtime
+/// fire. An act may be late by as much as the machine stalled during it.
 pub struct RealRun {
     runtime: Arc<dyn Runtime>,
-    /// When the timer of each probe is due, in nanoseconds. A stopped probe is never due.
-    due: [AtomicU64; PROBES],
-    /// The longest delay of any timer, in nanoseconds.
-    worst: AtomicU64,
+    probes: [Mutex<Probe>; PROBES],
+}
+
+#[derive(Default)]
+struct Probe {
+    /// When its timer is due, if it waits for one.
+    due: Option<Time>,
+    /// The ends and the lengths of the stalls.
+    stalls: Vec<(Time, Duration)>,
 }
 
 impl RealRun {
     /// Returns a run, and starts its probes. They end when the run is dropped.
     pub fn new(runtime: &Arc<dyn Runtime>) -> Arc<Self> {
-        let never = || AtomicU64::new(u64::MAX);
-        let due = std::array::from_fn(|_| never());
-        let run = Arc::new(Self { runtime: Arc::clone(runtime), due, worst: AtomicU64::new(0) });
-        for probe in 0..PROBES {
+        let run = Arc::new(Self { runtime: Arc::clone(runtime), probes: Default::default() });
+        for number in 0..PROBES {
             let (weak, runtime) = (Arc::downgrade(&run), Arc::clone(runtime));
-            runtime.clone().spawn(Box::pin(async move {
-                let mut due = runtime.now().time + PROBE_INTERVAL;
+            run.runtime.spawn(Box::pin(async move {
                 while let Some(run) = weak.upgrade() {
-                    run.due[probe].store(due.as_nanos(), Ordering::Relaxed);
+                    let due = runtime.now().time + PROBE_INTERVAL;
+                    lock(&run.probes[number]).due = Some(due);
                     drop(run);
                     runtime.sleep_until(due).await;
-                    let now = runtime.now().time;
                     let Some(run) = weak.upgrade() else { return };
-                    run.worst.fetch_max(now.since(due).as_nanos() as u64, Ordering::Relaxed);
-                    due = now + PROBE_INTERVAL;
+                    lock(&run.probes[number]).fired(runtime.now().time);
                 }
             }));
         }
         run
     }
 
-    /// Returns the longest delay of a timer so far, including those that are overdue now.
-    pub fn lateness(&self) -> Duration {
-        let now = self.now().as_nanos();
-        let overdue = self.due.iter().map(|due| now.saturating_sub(due.load(Ordering::Relaxed))).max();
-        let worst = self.worst.load(Ordering::Relaxed).max(overdue.unwrap_or_default());
-        Duration::from_nanos(worst)
+    /// Returns how long the machine stalled after a time, including a stall that has not ended.
+    pub fn stalled_since(&self, since: Time) -> Duration {
+        let now = self.now();
+        let stalled = |probe: &Mutex<Probe>| lock(probe).stalled_since(since, now);
+        self.probes.iter().map(stalled).max().unwrap_or_default()
     }
+
+    /// Returns the longest stall so far.
+    pub fn longest_stall(&self) -> Duration {
+        let longest = |probe: &Mutex<Probe>| lock(probe).stalls.iter().map(|(_, length)| *length).max();
+        self.probes.iter().filter_map(longest).max().unwrap_or_default()
+    }
+}
+
+impl Probe {
+    fn fired(&mut self, now: Time) {
+        let stall = self.stall(now);
+        self.due = None;
+        self.stalls.extend(stall.map(|length| (now, length)));
+    }
+
+    /// Returns how late the timer is, if that is a stall.
+    fn stall(&self, now: Time) -> Option<Duration> {
+        self.due.map(|due| now.since(due)).filter(|late| *late >= SHORTEST_STALL)
+    }
+
+    fn stalled_since(&self, since: Time, now: Time) -> Duration {
+        let ended = self.stalls.iter().filter(|(end, _)| *end >= since).map(|(_, length)| *length);
+        ended.chain(self.stall(now)).sum()
+    }
+}
+
+fn lock(probe: &Mutex<Probe>) -> MutexGuard<'_, Probe> {
+    probe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RunContext for RealRun {
@@ -67,7 +100,8 @@ impl RunContext for RealRun {
     }
 
     fn latest_allowed(&self, _: usize, due: Time) -> Time {
-        due + MARGIN + self.lateness()
+        let earliest = Time::ZERO + due.since(Time::ZERO + LONGEST_ACT);
+        due + MARGIN + self.stalled_since(earliest)
     }
 
     fn bus_may_lie(&self) -> bool {
@@ -77,4 +111,23 @@ impl RunContext for RealRun {
     fn count(&self, _: Fault) {}
 
     fn log(&self, _: &str, _: &dyn Display) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stalls_after_a_time_add_up_and_one_that_lasts_counts() {
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        let mut probe = Probe::default();
+        for (due, fired) in [(10, 110), (200, 205), (300, 500)] {
+            probe.due = Some(at(due));
+            probe.fired(at(fired));
+        }
+        assert_eq!(probe.stalled_since(at(0), at(600)), Duration::from_millis(300));
+        assert_eq!(probe.stalled_since(at(400), at(600)), Duration::from_millis(200));
+        probe.due = Some(at(600));
+        assert_eq!(probe.stalled_since(at(550), at(700)), Duration::from_millis(100));
+    }
 }
