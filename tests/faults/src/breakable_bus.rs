@@ -115,14 +115,12 @@ impl Bus for BreakableBus {
         let bus = Arc::downgrade(&self.0);
         let gate = Sink::new(move |delivery, wakes| match delivery {
             Delivery::Live => sink.live(wakes),
-            Delivery::Frame(frame) => {
-                if bus.upgrade().is_some_and(|bus| !bus.is_broken()) {
-                    sink.deliver(frame, wakes);
-                }
+            Delivery::Frame(frame) if bus.upgrade().is_some_and(|bus| !bus.is_broken()) => {
+                sink.deliver(frame, wakes);
             }
             Delivery::Gap(lost) => sink.gap(lost, wakes),
-            // The sink ends when it is dropped with this closure; the rest does not happen in a
-            // process.
+            // Frames are lost while the connection is broken. The sink ends when it is dropped with
+            // this closure. Interruptions do not happen within a process.
             _ => {}
         });
         self.0.server.bus.subscribe(channel, kind, gate, wakes)

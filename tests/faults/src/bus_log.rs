@@ -1,4 +1,4 @@
-//! The events of one bus during a run, and which of them a fault must cause (I20).
+//! The events of one bus during a run, and which of them a fault must cause.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -29,7 +29,7 @@ enum Command {
         /// How often to run each case.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         times: u32,
-        /// Print the table of docs/testing.md at the end.
+        /// Write the results of cases that passed into the table of docs/testing.md.
         #[arg(long)]
         table: bool,
     },
@@ -85,16 +85,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Returns all cases.
+fn all_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for set_up in SetUp::ALL {
+        for fault in fault::all().filter(|fault| fault.set_ups.contains(&set_up)) {
+            cases.extend(RuntimeName::ALL.map(|runtime| Case { fault, set_up, runtime }));
+        }
+    }
+    cases
+}
+
 impl Selection {
     fn cases(&self) -> Vec<Case> {
-        let mut cases = Vec::new();
-        for set_up in SetUp::ALL {
-            for fault in fault::all().filter(|fault| fault.set_ups.contains(&set_up)) {
-                cases.extend(RuntimeName::ALL.map(|runtime| Case { fault, set_up, runtime }));
-            }
-        }
         let Slice { number, of } = self.slice.unwrap_or(Slice { number: 1, of: 1 });
-        let in_slice = cases.into_iter().skip(number - 1).step_by(of);
+        let in_slice = all_cases().into_iter().skip(number - 1).step_by(of);
         in_slice.filter(|case| self.selects(case)).collect()
     }
 
@@ -115,25 +120,27 @@ fn list() -> ExitCode {
 
 fn run(cases: &[Case], times: u32, with_table: bool) -> ExitCode {
     let (mut results, mut failed) = (Vec::new(), 0);
-    for round in 1..=times {
+    for _ in 0..times {
         for case in cases {
             let (measured, checked) = child::run(case);
-            match &checked {
-                Ok(()) => println!("ok     {case}: {}", describe(measured)),
+            match checked {
+                Ok(()) => {
+                    println!("ok     {case}: {}", describe(measured));
+                    results.extend(measured.map(|measured| (*case, measured)));
+                }
                 Err(problem) => {
                     failed += 1;
                     println!("FAILED {case}: {problem}\n       {}", describe(measured));
                 }
             }
-            results.extend(measured.filter(|_| round == 1).map(|measured| (*case, measured)));
         }
     }
-    if with_table {
-        print!("{}", table::markdown(&results));
+    if with_table && let Err(error) = table::update(&all_cases(), &results) {
+        eprintln!("--table: {error}");
+        return ExitCode::FAILURE;
     }
-    let runs = cases.len() * times as usize;
-    println!("faults: {} passed, {failed} failed", runs - failed);
-    if failed == 0 && runs > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("faults: {} passed, {failed} failed", results.len());
+    if failed == 0 && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn describe(measured: Option<Measured>) -> String {

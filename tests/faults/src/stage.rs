@@ -327,10 +327,10 @@ pub fn redis_user(password: &str) -> String {
     format!("{USER} on >{password} ~* &* +@all")
 }
 
-/// Returns the configuration of the user of a NATS server, and the limit for the bytes that may be
-/// pending for it.
+/// Returns the configuration of a NATS server with this user: a limit for the bytes that may be
+/// pending for a client, and a quick lame duck mode.
 pub fn nats_user(password: &str, permissions: &str) -> String {
     format!(
-        "max_pending: 2MB\nauthorization {{ users = [{{ user: {USER}, password: \"{password}\"{permissions} }}] }}"
+        "max_pending: 2MB\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s\nauthorization {{ users = [{{ user: {USER}, password: \"{password}\"{permissions} }}] }}"
     )
 }

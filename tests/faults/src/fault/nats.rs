@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
 
 use psrpc_servers::{Certificates, ServerTls};
 
@@ -62,6 +63,27 @@ pub(super) static FAULTS: &[Fault] = &[
         sight: Sight::TwoOutages,
         begin: |stage| restart(stage, &format!("{}\nmax_payload: 64", nats_user(PASSWORD, ""))),
         end: |stage| restart(stage, &nats_user(PASSWORD, "")),
+        ..OUTAGE
+    },
+    Fault {
+        name: "max-subscriptions",
+        about: "The server is restarted with a limit of 8 subscriptions, and without it.",
+        set_ups: &[SetUp::Nats],
+        sight: Sight::TwoOutages,
+        begin: |stage| restart(stage, &format!("{}\nmax_subscriptions: 8", nats_user(PASSWORD, ""))),
+        end: |stage| restart(stage, &nats_user(PASSWORD, "")),
+        ..OUTAGE
+    },
+    Fault {
+        name: "lame-duck-alone",
+        about: "The server tells its clients to leave, closes one after the other, and is started again.",
+        set_ups: &[SetUp::Nats],
+        hold: Duration::ZERO,
+        begin: |stage| stage.server().lame_duck(),
+        end: |stage| {
+            stage.server().wait_for_end();
+            stage.server().start();
+        },
         ..OUTAGE
     },
     Fault {
