@@ -67,10 +67,10 @@ pub(super) static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "max-subscriptions",
-        about: "The server is restarted with a limit of 8 subscriptions, and without it.",
+        about: "The server is restarted with a limit of 3 subscriptions, and without it.",
         set_ups: &[SetUp::Nats],
         sight: Sight::TwoOutages,
-        begin: |stage| restart(stage, &format!("{}\nmax_subscriptions: 8", nats_user(PASSWORD, ""))),
+        begin: |stage| restart(stage, &format!("{}\nmax_subscriptions: 3", nats_user(PASSWORD, ""))),
         end: |stage| restart(stage, &nats_user(PASSWORD, "")),
         ..OUTAGE
     },
