@@ -82,6 +82,8 @@ impl Case {
             let conductor = Conductor { case: self, executor: &executor, run: &run, crew: &crew };
             conductor.conduct(&mut stage, fleet, &mut measured)
         });
+        // The users of a fleet that failed would go on.
+        crew.stop();
         measured.totals = ledger.totals();
         measured.longest_stall = run.longest_stall();
         measured.memory = memory::peak();

@@ -67,3 +67,23 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acts_that_began_before_do_not_count_and_the_last_goal_decides() {
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        let progress = Progress::default();
+        progress.begin(at(10), ["call".to_owned(), "stream".to_owned()]);
+        progress.succeeded("call", at(9), at(11));
+        progress.succeeded("call", at(10), at(15));
+        progress.succeeded("call", at(20), at(30));
+        assert_eq!(progress.wait(Duration::ZERO), Err(vec!["stream".to_owned()]));
+        progress.begin(at(10), ["call".to_owned(), "stream".to_owned()]);
+        progress.succeeded("call", at(10), at(15));
+        progress.succeeded("stream", at(12), at(18));
+        assert_eq!(progress.wait(Duration::ZERO), Ok((Duration::from_millis(8), "stream".to_owned())));
+    }
+}

@@ -78,3 +78,27 @@ impl Drop for TaskEnd {
         self.0.ended.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use psrpc_smol::SmolRuntime;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_hangs_is_named_and_one_that_ends_is_not() {
+        let runtime: Arc<dyn Runtime> = Arc::new(SmolRuntime);
+        let tasks = Tasks::new(&runtime);
+        tasks.spawn("a short one", async {});
+        assert_eq!(tasks.wait(Duration::from_secs(20)), Ok(()));
+        tasks.spawn("a short one", async {});
+        tasks.spawn("one that hangs", std::future::pending());
+        let hung = loop {
+            match tasks.wait(Duration::from_millis(1)) {
+                Err(names) if names.len() == 1 => break names,
+                _ => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(hung, ["one that hangs"]);
+    }
+}

@@ -85,11 +85,6 @@ impl Fleet {
         Ok(Self { crew, clients, servers, logs })
     }
 
-    /// Returns what the users share.
-    pub fn crew(&self) -> &Crew {
-        &self.crew
-    }
-
     /// Returns the events of each bus.
     pub fn logs(&self) -> &[(String, BusLog)] {
         &self.logs
