@@ -1,4 +1,4 @@
-//! The words for failed attempts to connect and for lost connections.
+//! Texts that explain why an attempt to connect failed or a connection was lost.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -9,7 +9,7 @@ use async_nats::{ConnectError, ConnectErrorKind, ServerError};
 use crate::options::NatsOptions;
 use crate::url::Servers;
 
-/// Returns the cause of an error of the client library, with what to do if that is known.
+/// Returns the cause of an error of the client library, with a remedy if one is known.
 pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOptions) -> String {
     match error.kind() {
         ConnectErrorKind::TimedOut => return timed_out(servers, options),
@@ -44,7 +44,7 @@ pub(crate) fn explain_panic(text: &str, servers: &Servers) -> String {
     }
 }
 
-/// Returns the words of the server.
+/// Returns the server's message.
 pub(crate) fn server_words(error: &ServerError) -> String {
     let text = error.to_string();
     text.strip_prefix("nats: ").unwrap_or(&text).to_owned()

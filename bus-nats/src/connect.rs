@@ -17,8 +17,9 @@ use crate::io::NoResult;
 use crate::publish::CLIENT_CAPACITY;
 use crate::status::ConnectionStatus;
 
-/// An address where no server can listen. It keeps the client library from reconnecting by itself:
-/// the bus reconnects, because it reports each loss and sends the subscriptions in rounds.
+/// An address where no server can listen. As the only address of the pool, it keeps the client
+/// library from reconnecting by itself. The bus reconnects instead, so that it can report each loss
+/// and send the subscriptions in rounds.
 const UNREACHABLE: &str = "nats://127.0.0.1:0";
 
 /// An established connection.

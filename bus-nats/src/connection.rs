@@ -146,8 +146,9 @@ pub(crate) struct Task {
     shared: Arc<Shared>,
     /// The servers announced by the last server, except the named ones.
     announced: Vec<String>,
-    /// Those announced by earlier servers only, latest first. They may be down for a while: the
-    /// client library does not tell when a server announces others later.
+    /// The servers that only earlier servers announced, latest first. They are still tried, because
+    /// a server that was down for a while may be missing from `announced`: the client library does
+    /// not report later announcements of a server.
     announced_earlier: Vec<String>,
     /// The time when the connection was lost, until it is restored.
     lost_at: Option<Now>,

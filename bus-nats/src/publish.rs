@@ -1,10 +1,10 @@
 //! Publishing: the path of a frame from the offer to the connection.
 //!
-//! A frame is queued under the locks of the publisher and sent once they are free: the queue adds a
-//! waker to the publisher's [`WakeList`], which encodes the queued frames and passes them to the
-//! client library on the publisher's thread. If another thread is already sending, it takes the new
-//! frame too. When many calls are in flight, a task sends instead, after one turn of the executor
-//! ([`Pace`]).
+//! The caller of [`Publisher::publish`] may hold locks, so the frame is only queued there, and sent
+//! once the locks are released: `publish` adds a waker to the caller's [`WakeList`]. On the
+//! caller's thread, this waker encodes the queued frames and passes them to the client library. If
+//! another thread is already sending, it takes the new frame too. When many calls are in flight, a
+//! task sends instead, after one turn of the executor ([`Pace`]).
 //!
 //! ```text
 //! queued --> encoded (large frames in a task) --> sent --> confirmed by a round trip, unless the
@@ -32,8 +32,8 @@ use crate::subject;
 
 /// The size from which a frame is encoded in its own task.
 const LARGE: usize = 64 * 1024;
-/// The bytes that a frame counts in addition to its value. Its encoding adds less, except for
-/// metadata.
+/// The number of bytes that is counted for a frame in addition to its value. The encoding adds less
+/// than that, unless the frame has much metadata.
 const FRAME_BYTES: usize = 512;
 /// The maximum amount passed to the client library and not written yet.
 const MAX_UNWRITTEN: Size = Size { bytes: 512 * 1024, frames: 1024 };
@@ -358,7 +358,8 @@ impl Publisher {
         self.send();
     }
 
-    /// Handles a refused frame. Returns `true` if the number of such refusals is limited.
+    /// Handles a refused frame. Returns `true` if it was sent while the number of unconfirmed
+    /// frames was limited.
     pub(crate) fn refused(self: &Arc<Self>, subject: &str, text: &str) -> bool {
         let (refused, is_expected) = self.queue.lock().permissions.refuse(subject);
         for frame in refused {

@@ -81,7 +81,7 @@ struct Table {
     /// The maximum number of unconfirmed subjects now, and its upper bound.
     window: usize,
     max_window: usize,
-    /// The time to wait for before confirming, if a round alone is not enough.
+    /// The earliest time to confirm subjects, if a round alone is not enough.
     confirm_at: Option<Time>,
     /// The time before which no request is sent, because refusals of withdrawn requests may still
     /// come.
@@ -601,7 +601,7 @@ impl Subject {
         true
     }
 
-    /// Returns `true` if a refusal can no longer be late.
+    /// Returns `true` if a late refusal of the subscription can no longer arrive.
     fn is_certain(&self, now: Time) -> bool {
         self.round_ended_at.is_none_or(|ended| now.since(ended) >= MAX_REFUSAL_DELAY)
     }

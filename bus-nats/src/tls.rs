@@ -12,8 +12,9 @@ use rustls::{ClientConfig, RootCertStore};
 /// Options of TLS connections: the servers that the bus trusts, and its own certificate.
 ///
 /// By default the bus trusts the root certificates of the system and shows no certificate. The
-/// certificate of a server must be for the host of its URL; that of a server that the cluster
-/// announced, for the announced host (`client_advertise`). TLS 1.2 and 1.3 are supported.
+/// certificate of a server must be for the host of its URL. If the cluster announced the server,
+/// the certificate must be for the announced host (`client_advertise`). TLS 1.2 and 1.3 are
+/// supported.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
     ca: Option<Vec<u8>>,

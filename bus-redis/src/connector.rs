@@ -31,9 +31,9 @@ struct ConnectorState {
     has_connected: bool,
     /// The server of the latest connection, as it is shown in errors.
     server: Arc<str>,
-    /// The addresses to try, the one that worked last first.
+    /// The addresses to try. The address of the latest connection comes first.
     addresses: Vec<ConnectionAddr>,
-    /// The slots of the cluster, as the latest node told them.
+    /// The slots of the cluster, as last reported by a node.
     slots: Arc<Slots>,
 }
 
@@ -78,7 +78,8 @@ impl Connector {
         Err(self.all_failed(errors))
     }
 
-    /// Connects to the server at an address, or to the one that the sentinel at it names.
+    /// Connects to the server at an address, or to the master that the sentinel at this address
+    /// names.
     async fn attempt(
         &self,
         address: &ConnectionAddr,
@@ -100,11 +101,11 @@ impl Connector {
         Ok(session)
     }
 
-    /// Checks that the server is what the bus needs.
+    /// Checks that the server has the kind and the role that the bus needs.
     async fn check(&self, session: &mut Session) -> Result<(), ConnectError> {
         let command = check::command(&self.target.kind);
         let error = |cause| ConnectError::Server { server: session.server.clone(), cause };
-        // The reply takes part in connecting.
+        // The check is part of connecting, so the timeout for connecting applies.
         let mut connection = session.connection.clone();
         connection.set_response_timeout(self.options.connection_timeout);
         match connection.send_packed_command(&command).await {
@@ -122,7 +123,8 @@ impl Connector {
         }
         let causes: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let (server, cause) = (self.target.names(), causes.join("; "));
-        // One refusal is worth an event, whatever the other addresses say.
+        // A refusal by one server is reported as an event, even if other servers failed for other
+        // reasons.
         match errors.iter().any(|error| matches!(error, ConnectError::Refused { .. })) {
             true => ConnectError::Refused { server, cause },
             false => ConnectError::Server { server, cause },
@@ -134,7 +136,8 @@ impl Connector {
         let mut state = self.state.lock();
         let nodes: Vec<_> =
             slots.nodes().map(|(host, port)| ConnectionAddr::Tcp(host.into(), port)).collect();
-        // The one that worked last stays first, and those of the URL stay as a way back.
+        // The order is kept. The addresses in the URL are kept too, in case all other nodes are
+        // replaced.
         let is_known = |node: &ConnectionAddr| nodes.contains(node) || self.target.addresses.contains(node);
         state.addresses.retain(is_known);
         for node in nodes {
@@ -145,12 +148,12 @@ impl Connector {
         state.slots = Arc::new(slots);
     }
 
-    /// Returns the slots of the cluster as they are known.
+    /// Returns the known slots of the cluster.
     pub(crate) fn slots(&self) -> Arc<Slots> {
         Arc::clone(&self.state.lock().slots)
     }
 
-    /// Returns the addresses to try, the one that worked last first.
+    /// Returns the addresses to try. The address of the latest connection comes first.
     pub(crate) fn addresses(&self) -> Vec<ConnectionAddr> {
         self.state.lock().addresses.clone()
     }

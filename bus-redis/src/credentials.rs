@@ -1,4 +1,4 @@
-//! Who the bus logs in as, and functions that are asked anew for each connection.
+//! Credentials, and functions that the bus calls for each connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A function that is asked anew for each connection.
+/// A function that the bus calls for each connection.
 pub(crate) struct Provider<T>(Arc<dyn Fn() -> Result<T, ProviderError> + Send + Sync>);
 
 impl<T> Provider<T> {

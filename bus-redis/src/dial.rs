@@ -1,4 +1,4 @@
-//! One connection to one address: credentials, TLS, and the words of a server that hangs up.
+//! Connects to one address: credentials, TLS, and the error of a server that hangs up.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -27,18 +27,19 @@ pub(crate) struct Session {
     pub(crate) connection: MultiplexedConnection,
     /// The server's address as shown in errors.
     pub(crate) server: String,
-    /// Dropped with the session, which ends the task that drives a connection of the bus's own.
+    /// With TLS, a task of the bus drives the connection. The task ends when this sender is
+    /// dropped.
     _driver: Option<oneshot::Sender<()>>,
 }
 
-/// Whose credentials and certificates a connection uses.
+/// The kind of server, which determines the credentials and certificates of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Login {
     Server,
     Sentinel,
 }
 
-/// Why an attempt failed: in words of the bus's own, or of the client library.
+/// The reason why an attempt failed, as a text of the bus or an error of a library.
 enum DialError {
     #[cfg(feature = "tls")]
     Text(String),
@@ -101,7 +102,7 @@ impl Connector {
         }
     }
 
-    /// Returns the settings of a connection, with the credentials of the moment.
+    /// Returns the settings of a connection, with the current credentials.
     fn settings(&self, address: &ConnectionAddr, login: Login) -> Result<ConnectionInfo, String> {
         let (redis, provider) = match login {
             Login::Server => {
@@ -196,13 +197,13 @@ async fn dial_plain(
     client.get_multiplexed_async_connection_with_config(config).await.map_err(DialError::Redis)
 }
 
-/// Whether the server was reached and did not reply.
+/// Returns `true` if the server was reached and did not reply.
 fn is_silent(error: &RedisError) -> bool {
     error.is_timeout() || error.is_io_error() && !error.is_connection_refusal()
 }
 
-/// Whether the server refuses the credentials or the certificate of the bus. With TLS 1.3 a server
-/// refuses a certificate after the handshake.
+/// Returns `true` if the server refuses the credentials or the certificate of the bus. With TLS 1.3
+/// a server refuses a certificate after the handshake.
 fn is_refusal(error: &RedisError) -> bool {
     matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
         || error.is_io_error() && error.to_string().contains("received fatal alert")

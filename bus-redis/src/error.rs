@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is invalid, is not a Redis URL, or does not go with the options.
+    /// The URL is invalid, is not a Redis URL, or conflicts with the options.
     #[error("invalid Redis URL: {cause}")]
     Url {
         /// The reason, without any part of the URL but its scheme.

@@ -135,9 +135,10 @@ impl RedisOptions {
     /// Sets a function that returns the user and the password, in place of those in the URL.
     /// Default: none.
     ///
-    /// The bus asks it for each connection, so new credentials take effect when the bus connects
-    /// again. It runs in a task of the bus and must not block for long. An error of the function
-    /// fails the attempt to connect, and its text becomes part of the cause.
+    /// The bus calls it for each connection, so new credentials take effect when the bus
+    /// reconnects. The function runs in a task of the bus and must not block for long. If it
+    /// returns an error, the attempt to connect fails, and the text of the error becomes part of
+    /// the cause.
     #[must_use]
     pub fn credentials<E: Into<ProviderError>>(
         mut self,
@@ -150,8 +151,8 @@ impl RedisOptions {
     /// Sets a function that returns the user and the password for the sentinels. Default: none, so
     /// the bus does not log in to them.
     ///
-    /// It is asked as that of [`credentials`](Self::credentials) is. Credentials in the URL are for
-    /// the master alone.
+    /// The bus calls it like the function of [`credentials`](Self::credentials). Credentials in the
+    /// URL are for the master alone.
     #[must_use]
     pub fn sentinel_credentials<E: Into<ProviderError>>(
         mut self,
@@ -164,9 +165,9 @@ impl RedisOptions {
     /// Sets a function that returns the TLS options, for a URL that asks for TLS. Default:
     /// [`TlsOptions::new`].
     ///
-    /// The bus asks it for each connection, so certificates can be replaced while the bus runs. It
-    /// may read small files. An error of the function fails the attempt to connect, and its text
-    /// becomes part of the cause.
+    /// The bus calls it for each connection, so certificates can be replaced while the bus runs.
+    /// The function may read small files. If it returns an error, the attempt to connect fails, and
+    /// the text of the error becomes part of the cause.
     ///
     /// ```no_run
     /// use std::fs;
@@ -202,8 +203,8 @@ impl RedisOptions {
     /// Sets a text that precedes the name of every channel and the key of every lock. Default:
     /// none.
     ///
-    /// Fleets with different prefixes share a server without meeting. **Peers in Go have no such
-    /// prefix: a bus that sets one does not reach them.**
+    /// Fleets with different prefixes can share a server without receiving each other's frames.
+    /// **Peers in Go have no such prefix: a bus that sets one does not reach them.**
     #[must_use]
     pub fn channel_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.channel_prefix = prefix.into();

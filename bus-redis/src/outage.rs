@@ -1,8 +1,8 @@
 //! The status of a bus, derived from its two connections.
 //!
 //! An outage begins when either connection is lost. It ends when both connections have been
-//! confirmed since; a connection not known to be lost is pinged. A server restart is therefore one
-//! outage, whichever connection notices it first.
+//! confirmed since. If only one connection is known to be lost, the other one is checked. A server
+//! restart is therefore one outage, whichever connection notices it first.
 
 use std::task::{Context, Poll, Waker};
 
@@ -54,7 +54,7 @@ impl Outages {
     }
 
     /// Records that the server refuses the credentials or the certificate of the bus, which the
-    /// cause of the outage does not tell. Reported once per outage.
+    /// cause of the outage does not show. Reported once per outage.
     pub(crate) fn refused(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
         let mut state = self.state.lock();

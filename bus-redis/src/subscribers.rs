@@ -309,7 +309,7 @@ impl Subscribers {
         }
     }
 
-    /// Interrupts the live members. With `repeat`, also reports the cause to members that are
+    /// Interrupts the live members. With `again`, also reports the cause to members that are
     /// already interrupted.
     fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut WakeList) {
         let members = self.plain.iter_mut().chain(self.queue.iter_mut()).map(|(_, member)| member);

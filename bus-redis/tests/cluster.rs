@@ -33,11 +33,11 @@ async fn a_frame_reaches_every_node_and_one_member_of_a_queue() {
         plain.push(subscribe_live(bus, &channel("Fit"), SubscriptionKind::Plain).await);
         queues.push(subscribe_live(bus, &channel("Pick"), SubscriptionKind::Queue).await);
     }
-    // Their locks are in the slots of every node.
+    // Enough frames that the slots of every node get some of their locks.
     for number in 0..30 {
         let text: &'static str = format!("hat {number}").leak();
         let receivers = publish(&buses[number % 3], &channel("Pick"), frame(text)).await.unwrap();
-        assert_eq!(receivers, None, "those of one node alone are not taken for all");
+        assert_eq!(receivers, None, "the receivers on one node are not all receivers");
         let mut deliveries: Vec<_> = queues.iter_mut().map(|(inbox, _)| Box::pin(next(inbox))).collect();
         let delivery = within(std::future::poll_fn(|cx| {
             let ready =
@@ -141,7 +141,7 @@ async fn a_frozen_node_delays_no_published_frame_and_its_locks_are_refused() {
     }
 }
 
-/// Publishes a frame like no other to a queue. Returns `true` if the queue gets it.
+/// Publishes a unique frame to a queue. Returns `true` if the queue gets it.
 async fn try_queue(bus: &RedisBus) -> bool {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,5 @@
-//! The rights that docs/operations.md gives to users of Redis suffice, and no more.
+//! The rights that docs/operations.md gives to users of Redis are sufficient, and allow nothing
+//! else.
 
 mod common;
 #[path = "common/recipe.rs"]
@@ -40,7 +41,7 @@ fn apply(port: u16, heading: &str) {
     }
 }
 
-/// Returns what the server has refused, by user.
+/// Returns the log entries of the commands and channels that the server has refused to a user.
 fn refused(port: u16, user: &str) -> Vec<Reply> {
     let mut client = RedisClient::connect(port, None, None).unwrap();
     let Reply::Array(entries) = client.command(&["ACL", "LOG"]).unwrap() else { panic!("no list") };
@@ -56,7 +57,7 @@ async fn connect(url: &str) -> RedisBus {
     RedisBus::connect_with(url, runtime(), options).await.unwrap()
 }
 
-/// Waits until so many buses have sent a message to themselves.
+/// Waits until `count` buses have sent a probe.
 async fn wait_for_probes(server: &Server, count: usize) {
     let client = redis::Client::open(server.url()).unwrap();
     let (mut sink, mut messages) = client.get_async_pubsub().await.unwrap().split();

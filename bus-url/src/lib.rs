@@ -52,9 +52,9 @@ pub use crate::tls::TlsFiles;
 ///
 /// # Errors
 ///
-/// Returns `invalid_argument` if the URL is invalid or its scheme is unknown, and `unavailable` if
-/// the server is unreachable or refuses the connection. The text names the server and the cause,
-/// but no secret.
+/// Returns `invalid_argument` if the URL is invalid or its scheme is unknown, `failed_precondition`
+/// if the feature of `psrpc-bus-redis` for the runtime is off, and `unavailable` if the server is
+/// unreachable or refuses the connection. The text names the server and the cause, but no secret.
 pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, Error> {
     open(url, runtime, Options::default()).await
 }

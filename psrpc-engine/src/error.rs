@@ -315,15 +315,15 @@ pub struct Evidence {
     pub asked: bool,
     /// How many error responses arrived, including the one that failed the call.
     pub errors: u32,
-    /// The first few errors from servers while another server could still be selected.
+    /// The first few errors that arrived while another server could still be selected.
     pub refusals: Vec<Refusal>,
-    /// Whether a server may run the call without a grant, as on a queue. If so, it may have run
-    /// although no bid arrived.
+    /// Whether a server may run the call without a grant, as on a queue. If so, the call may have
+    /// run although no bid arrived.
     pub may_skip_claim: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
-    /// The most recent error with which the bus refused to lock a request of a queue while the call
-    /// was in flight. No server gets such a request.
+    /// The most recent error with which the bus refused to lock a queue-routed request while the
+    /// call was in flight. The request may be this call's. Without a lock, no server gets it.
     pub lock_refusal: Option<String>,
 }
 

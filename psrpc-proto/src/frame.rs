@@ -81,7 +81,7 @@ impl Frame {
     }
 
     /// Returns the length of the encoded, uncompressed value: about the memory that the decoded
-    /// frame takes.
+    /// frame takes. For a [`Frame::Raw`], returns the length of the envelope as it is.
     pub fn value_len(&self) -> usize {
         match self {
             Frame::Request(request) => request.encoded_len(),
@@ -155,7 +155,8 @@ impl Frame {
         }
     }
 
-    /// Returns the kind of message for display: the protobuf name of the protocol's own messages.
+    /// Returns the kind of the frame for display: `Request`, `Response`, `ClaimRequest`,
+    /// `ClaimResponse`, `Stream`, `other` or `raw`.
     pub fn kind(&self) -> &'static str {
         match self {
             Frame::Request(_) => &REQUEST[PREFIX.len()..],

@@ -44,8 +44,8 @@ async fn the_linear_schedule_matches_the_recordings() {
             "unavailable, then success" => &[Unavailable, Unavailable],
             "unavailable, then not_found" => &[Unavailable, NotFound],
             "not_found is not retried" => &[NotFound],
-            // Go was given an error of another type. Every error here is of PSRPC, so the policy
-            // below retries only `unknown`, which stands in for it.
+            // In Go, the error was not a PSRPC error. Here every error is one, so `unknown` stands
+            // in for it, and the policy below retries only that code.
             "an error that is no psrpc error is retried" => &[Unknown, Unknown],
             "max attempts 0 never gives up; the 13th attempt was let through" => &[const { Unavailable }; 12],
             _ => &[const { Unavailable }; 9],

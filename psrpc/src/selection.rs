@@ -105,7 +105,7 @@ impl Selection {
         self
     }
 
-    /// Merges other options into these. Options that are set there take precedence.
+    /// Merges other options into these. The options that are set in `other` take precedence.
     pub(crate) fn with(self, other: Self) -> Self {
         let (base, overrides) = (self.options, other.options);
         let options = Options {

@@ -30,7 +30,8 @@ async fn assert_arrives(bus: &NatsBus, subscriber: &mut Subscriber, sent: u32) {
     .await;
 }
 
-/// The bus is given one URL. It lives on two servers that it has only heard of.
+/// Connects a bus to the URL of one server, and kills that server. The bus must continue on the
+/// other two servers, which it knows only from the cluster's announcements.
 async fn lives_on_announced_servers(mut cluster: NatsCluster, options: NatsOptions) {
     let first = cluster.node(0).url();
     let bus = NatsBus::connect_with(&first, runtime(), options).await.unwrap();
@@ -110,7 +111,8 @@ async fn a_single_server_that_shuts_down_is_used_to_the_end() {
     assert_arrives(&bus, &mut subscriber, 0).await;
 }
 
-/// The nodes that both sides are connected to lose each other, and find each other again.
+/// The publisher and the subscriber use two nodes. The connection between these nodes is cut and
+/// restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_pass_again_after_a_route_of_the_cluster_was_cut() {
     let mut cluster = NatsCluster::new(None, &[]);

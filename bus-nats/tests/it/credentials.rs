@@ -1,4 +1,4 @@
-//! Credentials: of every kind, wrong ones, and those that change while the bus runs.
+//! Credentials of every kind, wrong credentials, and credentials that change while the bus runs.
 
 use std::sync::{Arc, Mutex};
 
@@ -64,8 +64,8 @@ async fn an_error_or_a_panic_of_the_function_is_the_cause() {
     assert_eq!(cause(&server, options).await, "connecting panicked: the vault is empty");
 }
 
-/// The server takes another token from now on, and closes the connection. The bus reports the words
-/// of the server, tries again, and continues once the function returns the new token.
+/// The server is reconfigured to require another token, and closes the connection. The bus reports
+/// the server's error, tries again, and continues once the function returns the new token.
 #[tokio::test]
 async fn a_token_that_is_replaced_while_the_bus_runs_is_used() {
     let configuration = |token: &str| format!("authorization {{ token: \"{token}\" }}");

@@ -1,7 +1,7 @@
 //! The task that acquires locks in a cluster, each at the master of its slot.
 //!
 //! Locks have a queue of their own, so that a master that does not answer delays no published
-//! frame. One batch is under way at a time, and its results are told in the order of the queue.
+//! frame. One batch is in flight at a time, and its results are reported in the order of the queue.
 //! `MOVED` and `ASK` are followed, and a slot without a master is tried again, a few times.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,14 +25,14 @@ use crate::error::ConnectError;
 use crate::queue::{Next, Sizes};
 use crate::{cause, lock};
 
-/// How often a lock is sent at most.
+/// The maximum number of times that a lock is sent.
 const ATTEMPTS: usize = 5;
 
 /// The delay before locks are sent again because a slot has no master at the moment.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// How long after its frame a lock may be sent. A lock lives for 5 s, and one that is acquired
-/// later takes a frame a second time.
+/// The maximum time between the arrival of a frame and the sending of its lock. Since locks live
+/// for 5 s, a lock acquired later could take a frame a second time.
 const LATEST: Duration = Duration::from_secs(2);
 const TOO_LATE: &str = "the lock could not be sent in time";
 
@@ -46,7 +46,8 @@ pub(crate) struct ClusterLocks {
 
 enum NodeState {
     Up(Session),
-    /// Not connected to before that time.
+    /// The last attempt to connect failed, or the connection was lost. The bus does not connect
+    /// again before `until`.
     Down {
         until: Time,
         cause: BusError,
@@ -59,7 +60,7 @@ struct Attempt {
     place: usize,
     key: String,
     received: Time,
-    /// Where a node has sent the lock.
+    /// The node to which the lock was redirected, if any.
     redirect: Option<Redirect>,
 }
 
@@ -78,7 +79,7 @@ impl Drop for ClusterLocks {
     }
 }
 
-/// What becomes of a lock after a reply.
+/// The outcome of one attempt to acquire a lock.
 enum Outcome {
     Done(Result<Value, Failure>),
     Moved(Redirect),
@@ -118,7 +119,7 @@ impl ClusterLocks {
         self.commands.locks.release(sizes, &mut WakeList::new());
     }
 
-    /// Returns a result for each place in a batch. Those without a lock have an empty one.
+    /// Returns a result for each place in a batch: `Nil` for commands that are not locks.
     async fn acquire(&mut self, mut attempts: Vec<Attempt>, places: usize) -> Vec<Result<Value, Failure>> {
         let mut results: Vec<_> = (0..places).map(|_| Ok(Value::Nil)).collect();
         let mut count = 0;
@@ -349,7 +350,7 @@ fn outcome(node: &Node, reply: Value, is_last: bool) -> Outcome {
     }
 }
 
-/// Parses the address in a redirection. A node that does not know the host leaves it out.
+/// Parses the address in a redirection. An empty host means the host of the node that replied.
 fn redirected(address: &str, asked: &Node) -> Option<Node> {
     let (host, port) = address.rsplit_once(':')?;
     let host = if host.is_empty() { &asked.0 } else { host };

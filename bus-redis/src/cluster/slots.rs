@@ -6,7 +6,7 @@ use crate::dial::Session;
 
 const SLOTS: u16 = 16384;
 
-/// Which node serves which slot, as one node told it.
+/// The nodes that serve each slot, as reported by one node.
 #[derive(Default)]
 pub(crate) struct Slots {
     ranges: Vec<Range>,
@@ -23,7 +23,8 @@ struct Range {
 pub(crate) type Node = (String, u16);
 
 impl Slots {
-    /// Asks a node. Returns `None` if it does not tell, as when the user may not ask.
+    /// Asks a node for the slots. Returns `None` if it does not report them, for example because
+    /// the user lacks the right.
     pub(crate) async fn ask(session: &mut Session) -> Option<Self> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");

@@ -10,10 +10,11 @@
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
-//! The deadline, a cancellation, a failed publish and the close of the client settle the call in
-//! every state. On a queue, a response that arrives during selection settles it too, because only
-//! one server has seen the request. At the deadline, nothing more is accepted and no server is
-//! granted.
+//! The deadline, a cancellation and the close of the client settle the call in every state. A
+//! failed publish of the grant settles it too. A failed publish of the request does so unless a bid
+//! or an announcement shows that the request arrived. On a queue, a response that arrives during
+//! selection settles the call, because only one server has seen the request. At the deadline,
+//! nothing more is accepted and no server is granted.
 //!
 //! Opening a stream is also a call. Its response is an ack. The call succeeds with the stream, or
 //! fails if the server closes the stream.
@@ -132,13 +133,13 @@ impl Calls {
         self.in_flight.get(handle).is_some()
     }
 
-    /// Returns `true` if a call has its server and waits for the response.
+    /// Returns `true` if a call waits for the response, and no longer selects a server.
     pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, CallState::Waiting(_)))
     }
 
-    /// Returns `true` if the deadline of a call has passed. The call ends when its timer fires
-    /// next, and nothing more is accepted for it.
+    /// Returns `true` if the deadline of a call has passed. Until its timer fires, the call is
+    /// still in flight, but nothing more is accepted for it.
     pub(super) fn is_overdue(&self, now: Time, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| now >= entry.state.deadline)
     }

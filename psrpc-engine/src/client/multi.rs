@@ -1,7 +1,7 @@
 //! The multi call: every server answers once.
 //!
-//! It ends at its deadline, when the expected number of servers have answered, or when its caller
-//! cancels it.
+//! It ends at its deadline or when the expected number of servers have answered. A cancellation and
+//! the close of the client end it early, and so does a failed publish if no server has answered.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -155,7 +155,7 @@ impl MultiCalls {
         let Some(entry) = self.0.get(call) else { return };
         let outcome = match &entry.state {
             Ongoing { answered, .. } if !answered.is_empty() => Ok(()),
-            // Without responses, the failure tells the caller why.
+            // The evidence tells the caller whether any server can have seen the request.
             Ongoing { sent, receivers, .. } => {
                 let evidence = Evidence { unsent: !sent, receivers: *receivers, ..Evidence::default() };
                 Err(Failure::timed_out(evidence))

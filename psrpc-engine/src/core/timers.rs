@@ -27,11 +27,12 @@ pub enum TimerKind {
     Forget,
     /// A stream may have been silent for its idle timeout.
     Idle,
-    /// The time for the bus to confirm a drain or a close is over.
+    /// A drain or a close stops waiting for the bus.
     Drain,
     /// A drain stops waiting for stream handlers.
     Linger,
-    /// The close of an engine continues, because one method call ends a bounded number of entries.
+    /// A close, drain or deregistration continues, because one method call ends a bounded number of
+    /// entries.
     Close,
 }
 

@@ -1,9 +1,9 @@
 //! Open streams, shared by both sides: messages in and out, acks, and the end.
 //!
 //! ```text
-//!           ┌── message ──▶ accept (ack) │ reject (close) │ discard
+//!           ┌── message ──▶ accept (ack) │ reject │ discard
 //! ──open──▶ Open ──close, by either side; idle; drained──▶ Ended ──forget──▶ (gone)
-//!           └── send ──▶ ack │ deadline │ end of the stream
+//!           └── send ──▶ ack │ deadline │ failed publish │ cancellation │ end of the stream
 //! ```
 //!
 //! A client's stream is gone when it ends; a server's lingers until its handler is done.
@@ -64,7 +64,7 @@ struct StreamState<D> {
     last_received: Time,
     /// Messages that the consumer has not taken yet.
     unread: usize,
-    /// Acks that the bus has not taken yet. Bounded as well, because a full bus delays them.
+    /// Acks that the bus has not taken yet. Limited like `unread`, because a full bus delays acks.
     acks: usize,
     sends: Vec<SendHandle>,
 }
@@ -103,7 +103,7 @@ impl<S: Side> Streams<S> {
         self.sends.contains(send)
     }
 
-    /// Returns the vacancy of a stream id, or `None` if a stream has it.
+    /// Returns the proof that no stream has this id, or `None` if one has.
     pub(crate) fn vacancy(&self, stream_id: &Text) -> Option<Vacancy> {
         self.in_flight.vacancy(stream_id)
     }
@@ -198,7 +198,8 @@ impl<S: Side> Streams<S> {
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let limit = self.limits.unread_per_stream;
-        // A blocked bus already holds up as many acks as the limit allows.
+        // Whether the bus is full, and either this stream's waiting acks have reached the limit or
+        // the output queue is overfull.
         let acks_held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
         if !self.received.contains(identity) && (state.unread >= limit || acks_held_up) {
             cx.outputs.dropped(drop(Reason::SlowConsumer));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use psrpc_engine::proto::Text;
 use psrpc_engine::{ClientConfig, ClientLimits};
 
 use crate::error::Error;
@@ -19,6 +20,7 @@ pub struct ClientOptions {
     pub(crate) common: CommonOptions,
     selection_timeout: Option<Duration>,
     limits: Option<ClientLimits>,
+    pub(super) propagated_metadata: Vec<Text>,
     pub(crate) interceptors: ClientInterceptors,
 }
 
@@ -28,7 +30,8 @@ impl ClientOptions {
         Self::default()
     }
 
-    /// Sets how long a call waits for bids, unless the call sets its own timeout. Default: 1 s.
+    /// Sets how long a call waits for bids, unless it sets
+    /// [`Selection::affinity_timeout`](crate::Selection::affinity_timeout). Default: 1 s.
     #[must_use]
     pub fn selection_timeout(mut self, timeout: Duration) -> Self {
         self.selection_timeout = Some(timeout);
@@ -39,6 +42,14 @@ impl ClientOptions {
     #[must_use]
     pub fn limits(mut self, limits: ClientLimits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// Adds a metadata entry that a call [within](crate::Call::within) a handler passes on from the
+    /// handler's request. Default: those of the W3C trace context, which are always passed on.
+    #[must_use]
+    pub fn propagate_metadata(mut self, name: impl Into<Text>) -> Self {
+        self.propagated_metadata.push(name.into());
         self
     }
 
@@ -59,7 +70,7 @@ impl ClientOptions {
         channel_size;
         /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
-        /// Adds an observer of dropped frames, of streams that end, and of gaps.
+        /// Adds an observer of dropped frames, ended streams, gaps and the bus connection.
         ///
         /// It usually runs on the client's background task, and must not block. A panic in it is
         /// caught and logged.
@@ -118,6 +129,7 @@ impl ClientOptions {
     pub fn with(mut self, bundle: Self) -> Self {
         self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);
         self.limits = bundle.limits.or(self.limits);
+        self.propagated_metadata.extend(bundle.propagated_metadata);
         self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
         self

@@ -5,7 +5,7 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// The party that caused an error, and so where to look first.
+/// The party that caused an error. Look there first.
 ///
 /// For a call that failed, as returned by [`Error::fault`]:
 ///
@@ -44,8 +44,8 @@ pub enum Fault {
     /// The servers: there was none, or the server that had the call failed. Another server may
     /// succeed.
     Server,
-    /// The peer: the other side of a stream ended it or went away. Or some participant on the bus
-    /// sends frames that the protocol does not define; no call fails for those.
+    /// The peer: the other side of a stream ended it or went away, or some participant on the bus
+    /// sends frames that the protocol does not define. Such frames fail no call.
     Peer,
     /// The reader of a stream or subscription: it fell behind.
     Consumer,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use psrpc_engine::Time;
 use psrpc_engine::proto::{Metadata, Text};
 
+use crate::client::within::{HandlerInput, Scope};
 use crate::error::Error;
 use crate::info::CallInfo;
 use crate::message::AnyMessage;
@@ -37,6 +38,8 @@ pub struct CallOptions {
     /// such a timeout, but not one that the caller set.
     pub(crate) retry_set_timeout: bool,
     pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
+    /// The handler that the call is made within, until the call starts.
+    pub(crate) scope: Option<Scope>,
 }
 
 impl CallOptions {
@@ -74,6 +77,13 @@ impl CallOptions {
         self
     }
 
+    /// Makes the call within a handler; see [`Call::within`](crate::Call::within).
+    #[must_use]
+    pub fn within(mut self, input: &impl HandlerInput) -> Self {
+        self.scope = Some(input.scope());
+        self
+    }
+
     /// Adds an interceptor around a unary call. It runs inside those of the client and those added
     /// before.
     ///
@@ -102,6 +112,7 @@ impl CallOptions {
         self.deadline = bundle.deadline.or(self.deadline);
         self.selection = self.selection.with(bundle.selection);
         self.interceptors.extend(bundle.interceptors);
+        self.scope = bundle.scope.or(self.scope);
         self.with_metadata(&bundle.metadata)
     }
 
@@ -117,13 +128,14 @@ impl CallOptions {
 
 impl fmt::Debug for CallOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeout, deadline, selection, metadata, retry_set_timeout: _, interceptors } = self;
+        let Self { timeout, deadline, selection, metadata, retry_set_timeout: _, interceptors, scope } = self;
         f.debug_struct("CallOptions")
             .field("timeout", timeout)
             .field("deadline", deadline)
             .field("selection", selection)
             .field("metadata", metadata)
             .field("interceptors", &interceptors.len())
+            .field("within", &scope.is_some())
             .finish()
     }
 }

@@ -20,7 +20,7 @@ use crate::runtime::BoxFuture;
 /// A builder for a send. Await it to send the message.
 ///
 /// The future resolves once the other side has accepted the message. Dropping the future stops the
-/// wait; unless the future was never polled, the message may still arrive. Holding the future keeps
+/// wait. If the future was polled before, the message may still arrive. Holding the future keeps
 /// the stream open, as holding a half does.
 ///
 /// # Errors

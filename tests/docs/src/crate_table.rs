@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The order of the rows: what a user adds first comes first. Other published crates follow.
+/// The order of the rows: the crates that a user adds first come first. Other published crates
+/// follow.
 const ORDER: [&str; 12] = [
     "psrpc-tokio",
     "psrpc-smol",

@@ -21,13 +21,14 @@ use crate::performance::Table;
 
 /// The documents at the root of the tree; those in `docs/` are added.
 const DOCUMENTS: [&str; 3] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
-/// Has the example of the README.
+/// The document that contains a copy of the README's example.
 const GUIDE: &str = "docs/guide.md";
 /// The guide of the front pages, which has the service of `docs/guide.md`. The first file is edited
 /// by hand. Each crate has a copy, since a published crate contains only files of its own folder.
 const FRONT_PAGES: [&str; 3] = ["psrpc/src/guide.md", "psrpc-tokio/src/guide.md", "psrpc-smol/src/guide.md"];
 
-/// Checks what the documents name and what is made for them. Run it at the root of the tree.
+/// Checks that everything that the documents name exists, and that generated pictures and sections
+/// are up to date. Run it at the root of the tree.
 #[derive(Parser)]
 struct Options {
     /// Make the pictures, and the sections of documents that come from other files.

@@ -1,4 +1,4 @@
-//! A TCP proxy, for networks that fail while the server is well.
+//! A TCP proxy that simulates network failures while the server keeps running.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -48,7 +48,7 @@ impl Proxy {
     ///
     /// # Panics
     ///
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub fn new(target: u16) -> Self {
         let state = State { mode: Mode::Forward, delay: Duration::ZERO, cuts: 0 };
         let network = Arc::new(Network { state: Mutex::new(state), changed: Condvar::new() });
@@ -69,8 +69,8 @@ impl Proxy {
         self.network.set_mode(Mode::Forward);
     }
 
-    /// Forwards nothing from now on, like a network that lost its route: connections stay, new ones
-    /// are accepted, and nobody hears anything. Bytes are held until [`forward`](Self::forward).
+    /// Forwards nothing from now on, like a network that lost its route: connections stay open, new
+    /// ones are accepted, and no bytes arrive. Bytes are held until [`forward`](Self::forward).
     pub fn hold(&self) {
         self.network.set_mode(Mode::Hold);
     }
@@ -101,7 +101,7 @@ impl Proxy {
         self.listener.cut();
     }
 
-    /// Forwards all that arrives from now on later, by at least this much. The default is zero.
+    /// Delays bytes that arrive from now on by at least this much. The default is zero.
     pub fn delay(&self, delay: Duration) {
         self.network.lock().delay = delay;
     }
@@ -123,7 +123,7 @@ impl Network {
         self.changed.notify_all();
     }
 
-    /// Carries one connection to its end.
+    /// Forwards one connection until it ends.
     fn connect(&self, client: &TcpStream, target: u16, sockets: &Sockets) {
         let cuts = self.lock().cuts;
         if self.wait(cuts, Direction::ToServer).is_none() {
@@ -160,8 +160,8 @@ impl Network {
         let _ = to.shutdown(Shutdown::Write);
     }
 
-    /// Waits while the network holds what goes in this direction. Returns the mode, or `None` if a
-    /// connection of this many cuts has ended.
+    /// Waits while the network holds what goes in this direction. Returns the mode, or `None` if the
+    /// network refuses connections, or has been cut since `cuts` was read.
     fn wait(&self, cuts: u64, direction: Direction) -> Option<Mode> {
         let is_held = |mode: Mode| match mode {
             Mode::Hold => true,

@@ -89,7 +89,7 @@ fn a_server_that_refuses_a_stream_fails_its_opening() {
     client.close(CLIENT, open.stream_id.as_str(), ErrorCode::ResourceExhausted, "too many");
     let failure = client.opened().unwrap().unwrap_err();
     assert_eq!((failure.reason, failure.code), (Reason::Answered, ErrorCode::ResourceExhausted));
-    assert!(client.frames().is_empty(), "it needs not be closes");
+    assert!(client.frames().is_empty(), "it needs no close");
     assert_eq!(client.engine.streams(), 0);
 }
 

@@ -126,7 +126,7 @@ impl CallHistory {
             return Invariant::I4.violated(format!("granted to {server} after it was canceled"));
         }
         if let Some(other) = self.selected.first() {
-            // An announcement may arrive while the grant waits for a full bus.
+            // An announcement may arrive while the grant waits for room on the bus.
             let may_cross = self.reached_many() || frame_forger::is_forged_server(server);
             if self.granted.is_some() || !may_cross {
                 return Invariant::I2.violated(format!("granted to {server} although {other} was selected"));

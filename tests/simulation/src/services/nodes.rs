@@ -211,7 +211,8 @@ impl ServerNode {
         })
     }
 
-    /// Stops the server, if there is one. Returns a job that waits for a graceful end.
+    /// Stops the server, if there is one. Returns a job that waits for its shutdown, unless the
+    /// server is killed, dropped or crashed.
     pub(super) fn stop(&self, stop: Stop) -> Option<Job<()>> {
         if stop == Stop::Crash {
             self.ledger.node_crashes(self.node.number());

@@ -16,8 +16,8 @@ use crate::fault::Fault;
 use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::services::hats::{Ask, Reply};
 
-/// The limit for a shutdown. The bus confirms within 3 s, then the last accepted call expires by a
-/// clock with an error, and then streams end within a second.
+/// The limit for a shutdown. The bus confirms within 3 s, then the last accepted call expires, by a
+/// clock that may be wrong, and then streams end within a second.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// The record of a run, shared by everything that takes part. It keeps the first violation.
@@ -30,7 +30,7 @@ pub struct Ledger {
 #[derive(Default)]
 struct Entries {
     calls: Vec<UserCall>,
-    /// The calls by the request ids that were published for them.
+    /// The calls by the ids of their published requests.
     requests: BTreeMap<String, usize>,
     streams: Vec<StreamMessages>,
     clients: Vec<Option<Time>>,
