@@ -7,15 +7,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
-use psrpc::Time;
 use psrpc::bus::{Bus, BusEvent, Watcher};
+use psrpc::{Now, Time};
 
 use crate::fleet::crew::Crew;
 
 /// How often events are taken from a bus, which keeps them until then.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How much later than it happens an event may be recorded.
+/// How much later than the last frame that it lost a lost connection may be noticed, if the next
+/// frame is published on another one.
 const EVENT_DELAY: Duration = Duration::from_millis(100);
 
 /// What the buses must report about a fault.
@@ -61,7 +62,7 @@ impl BusLog {
                 loop {
                     let is_over = own.is_stopped();
                     while let Some(event) = waiting(&mut watcher).await {
-                        entries.lock().push((own.now(), event));
+                        entries.lock().push((time_of(&event, own.runtime.now()), event));
                     }
                     if is_over {
                         return;
@@ -122,6 +123,15 @@ impl BusLog {
         }
         counts
     }
+}
+
+/// Returns when an event happened. A lost connection tells that itself; the others are as good as
+/// new.
+fn time_of(event: &BusEvent, now: Now) -> Time {
+    let BusEvent::ConnectionLost { since, .. } = event else { return now.time };
+    let nanos = now.wall.as_unix_nanos() - since.as_unix_nanos();
+    let elapsed = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+    Time::ZERO + now.time.since(Time::ZERO + elapsed)
 }
 
 /// Returns the next event, if one is waiting.

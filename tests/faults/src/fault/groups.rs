@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use psrpc_servers::Server;
+
 use super::{FAILOVER_RECOVERY, Fault, OUTAGE};
 use crate::bus_log::Sight;
 use crate::setup::SetUp;
@@ -27,7 +29,7 @@ pub(super) static FAULTS: &[Fault] = &[
     Fault {
         name: "master-killed",
         about: "The master is killed, and the sentinels elect another.",
-        begin: |stage| lose_master(stage, psrpc_servers::Server::kill),
+        begin: |stage| lose_master(stage, Server::kill),
         end: wait_for_new_master,
         mend: |stage| {
             let lost = stage.lost;
@@ -69,7 +71,7 @@ pub(super) static FAULTS: &[Fault] = &[
     Fault {
         name: "node-killed",
         about: "A node is killed, and its replica takes its slots.",
-        begin: |stage| lose_node(stage, psrpc_servers::Server::kill),
+        begin: |stage| lose_node(stage, Server::kill),
         end: wait_for_replica,
         mend: |stage| {
             let lost = stage.lost;
@@ -97,7 +99,7 @@ pub(super) static FAULTS: &[Fault] = &[
         begin: |stage| {
             let replica = busiest_node(stage) + MASTERS;
             stage.redis_cluster().node(replica).kill();
-            lose_node(stage, psrpc_servers::Server::kill);
+            lose_node(stage, Server::kill);
         },
         end: |stage| {
             let lost = stage.lost;
@@ -152,7 +154,7 @@ pub(super) static FAULTS: &[Fault] = &[
     },
 ];
 
-fn lose_master(stage: &mut Stage, lose: fn(&mut psrpc_servers::Server)) {
+fn lose_master(stage: &mut Stage, lose: fn(&mut Server)) {
     stage.lost = stage.sentinel().master();
     let lost = stage.lost;
     lose(stage.sentinel().server(lost));
@@ -175,7 +177,7 @@ fn busiest_node(stage: &mut Stage) -> usize {
     (0..MASTERS).max_by_key(subscribers).expect("there are masters")
 }
 
-fn lose_node(stage: &mut Stage, lose: fn(&mut psrpc_servers::Server)) {
+fn lose_node(stage: &mut Stage, lose: fn(&mut Server)) {
     stage.lost = busiest_node(stage);
     let lost = stage.lost;
     lose(stage.redis_cluster().node(lost));
