@@ -1,12 +1,12 @@
-//! Fault tests: a fleet of clients and servers with calls of every kind, streams and subscriptions in
-//! flight, on real bus servers that fail.
+//! Fault tests: a fleet of clients and servers with calls of every kind, streams and subscriptions
+//! in flight, on real bus servers that fail.
 //!
 //! A [`Case`](case::Case) is a [`Fault`](fault::Fault) on a [`SetUp`](setup::SetUp) and a
 //! [runtime](runtime::RuntimeName). The judge is the simulator's
 //! ([`Ledger`](psrpc_simulation::judge::services::ledger::Ledger)): it checks what the users of the
 //! clients and servers see. Further checks are about what only a real bus has: the
-//! [events](bus_log) of outages, [gaps in updates](updates), the time until the service is back, and
-//! memory.
+//! [events](bus_log) of outages, [gaps in updates](updates), the time until the service is back,
+//! and memory.
 //!
 //! ```text
 //! cargo run -p psrpc-faults -- list

@@ -44,8 +44,8 @@ impl Progress {
         self.lock().missing.contains(goal)
     }
 
-    /// Waits until all goals are reached. Returns how long after the beginning that was, and the last
-    /// goal.
+    /// Waits until all goals are reached. Returns how long after the beginning that was, and the
+    /// last goal.
     ///
     /// # Errors
     ///

@@ -330,7 +330,7 @@ pub fn redis_user(password: &str) -> String {
 /// Returns the configuration of a NATS server with this user: a limit for the bytes that may be
 /// pending for a client, and a quick lame duck mode.
 pub fn nats_user(password: &str, permissions: &str) -> String {
-    format!(
-        "max_pending: 2MB\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s\nauthorization {{ users = [{{ user: {USER}, password: \"{password}\"{permissions} }}] }}"
-    )
+    let limits = "max_pending: 2MB\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s";
+    let user = format!("user: {USER}, password: \"{password}\"{permissions}");
+    format!("{limits}\nauthorization {{ users = [{{ {user} }}] }}")
 }

@@ -81,8 +81,8 @@ impl Updates {
         self.lock().last.retain(|(known, _), _| *known != subscriber);
     }
 
-    /// Checks the end of a run. `may_lose` returns `true` if an update of a server may be lost for a
-    /// reason that no subscriber can know, such as a lost connection of that server between two
+    /// Checks the end of a run. `may_lose` returns `true` if an update of a server may be lost for
+    /// a reason that no subscriber can know, such as a lost connection of that server between two
     /// times: when it began to publish the update, and the next one that arrived.
     ///
     /// # Errors

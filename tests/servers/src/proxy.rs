@@ -160,8 +160,8 @@ impl Network {
         let _ = to.shutdown(Shutdown::Write);
     }
 
-    /// Waits while the network holds what goes in this direction. Returns the mode, or `None` if the
-    /// network refuses connections, or has been cut since `cuts` was read.
+    /// Waits while the network holds what goes in this direction. Returns the mode, or `None` if
+    /// the network refuses connections, or has been cut since `cuts` was read.
     fn wait(&self, cuts: u64, direction: Direction) -> Option<Mode> {
         let is_held = |mode: Mode| match mode {
             Mode::Hold => true,

@@ -131,7 +131,8 @@ pub(super) static FAULTS: &[Fault] = &[
     },
 ];
 
-/// Publishes a message that is larger than the buffers to the subscribers of clients and of servers.
+/// Publishes a message that is larger than the buffers to the subscribers of clients and of
+/// servers.
 fn overflow(stage: &mut Stage) {
     stage.redis(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1024 1024 1"]);
     let large = "x".repeat(200_000);

@@ -1,5 +1,5 @@
-//! A fleet: two clients and three servers, each on a bus of its own, and users that keep all kinds of
-//! calls, streams and updates in flight.
+//! A fleet: two clients and three servers, each on a bus of its own, and users that keep all kinds
+//! of calls, streams and updates in flight.
 
 mod client_user;
 pub mod crew;

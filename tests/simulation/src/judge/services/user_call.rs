@@ -149,8 +149,8 @@ impl UserCall {
         }
     }
 
-    /// Returns `true` if an announced request ran on two servers. A bus that delivers a message of a
-    /// queue twice can cause that, so it is no violation (the exception of I2).
+    /// Returns `true` if an announced request ran on two servers. A bus that delivers a message of
+    /// a queue twice can cause that, so it is no violation (the exception of I2).
     pub(super) fn ran_twice(&self) -> bool {
         let is_repeated = |(at, (_, request)): (usize, &(usize, String))| {
             self.runs[..at].iter().any(|(_, earlier)| earlier == request)
