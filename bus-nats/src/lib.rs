@@ -109,7 +109,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage, and once more if a server then refuses the bus: its credentials, a certificate or its inbox |
 //! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and responds: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription, for the first time since it was last live |
@@ -155,14 +155,15 @@
 //! Give several URLs, separated by commas. The bus connects to one server and remembers the others
 //! that it announces (`connect_urls`), so it stays connected even if none of the named servers is
 //! left. The certificates of announced servers must be for the announced hosts
-//! (`client_advertise`). The client library reports announced servers at each connection only: the
-//! bus learns of a server that joins the cluster later when it reconnects.
+//! (`client_advertise`), or for the name that `TlsOptions::server_name` sets. The client library
+//! reports announced servers at each connection only: the bus learns of a server that joins the
+//! cluster later when it reconnects.
 //!
 //! When a server announces that it is shutting down (lame duck mode), the bus connects to another
 //! server and then leaves. It reports [`ConnectionLost`](BusEvent::ConnectionLost), immediately
-//! followed by [`Reconnected`](BusEvent::Reconnected). Calls and streams continue; messages that
-//! the old server has not delivered by then are lost. If there is no other server, the bus stays to
-//! the end.
+//! followed by [`Reconnected`](BusEvent::Reconnected). Calls and streams continue, and every frame
+//! that the bus has accepted is published. Messages that the old server has not delivered by then
+//! are lost. If there is no other server, the bus stays to the end.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -187,8 +188,6 @@ mod signal;
 mod status;
 mod subject;
 mod subscribe;
-#[cfg(feature = "tls")]
-mod tls;
 mod url;
 
 use std::fmt;
@@ -209,7 +208,7 @@ pub use crate::credentials::CredentialsError;
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
 #[cfg(feature = "tls")]
-pub use crate::tls::TlsOptions;
+pub use psrpc_bus_net::TlsOptions;
 
 use crate::connection::{Shared, Task};
 use crate::io::Io;

@@ -6,6 +6,7 @@
 
 use redis::{Cmd, ServerError, Value};
 
+use crate::cause;
 use crate::target::TargetKind;
 
 /// Returns the command whose reply [`problem`] judges.
@@ -22,7 +23,9 @@ pub(crate) fn command(kind: &TargetKind) -> Cmd {
 /// Returns the reason why the bus cannot use the server, if there is one.
 pub(crate) fn problem(kind: &TargetKind, reply: &Value) -> Option<String> {
     match (kind, reply) {
-        (_, Value::ServerError(error)) if error.code() == "NOAUTH" => Some(text(error)),
+        (_, Value::ServerError(error)) if error.code() == "NOAUTH" => {
+            Some(cause::of_server(&text(error), None))
+        }
         (TargetKind::Cluster, Value::ServerError(error)) => is_no_node(error)
             .then(|| "the server is no node of a Redis Cluster: use `redis://` for a single server".into()),
         (TargetKind::Cluster, reply) => problem_of_node(&string(reply)?),
@@ -96,6 +99,15 @@ mod tests {
         assert!(problem("sentinel", "").contains("redis+sentinel://"));
         assert!(problem("cluster", "replica").contains("redis+cluster://"));
         assert_eq!(super::problem(&TargetKind::Server, &Value::Map(Vec::new())), None);
+    }
+
+    #[test]
+    fn a_long_error_of_the_server_is_cut() {
+        let reply =
+            redis::parse_redis_value(format!("-NOAUTH {}\r\n", "x".repeat(10_000)).as_bytes()).unwrap();
+        let problem = problem(&TargetKind::Server, &reply).unwrap();
+        assert!(problem.starts_with("NOAUTH xxx") && problem.ends_with("x..."), "{problem}");
+        assert!(problem.len() < 600, "{problem}");
     }
 
     #[test]

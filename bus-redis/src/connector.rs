@@ -13,7 +13,7 @@ use crate::dial::{Login, Session};
 use crate::error::ConnectError;
 use crate::options::RedisOptions;
 use crate::target::{Target, TargetKind};
-use crate::{backoff, cause, check};
+use crate::{cause, check};
 
 /// The delay before the first attempt to connect again.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
@@ -94,7 +94,7 @@ impl Connector {
         };
         self.check(&mut session).await?;
         if self.target.is_cluster()
-            && let Some(slots) = Slots::ask(&mut session).await
+            && let Ok(Some(slots)) = Slots::ask(&mut session).await
         {
             self.learn(slots);
         }
@@ -183,8 +183,7 @@ impl Connector {
     /// Returns the error for a reply that does not fit the command.
     pub(crate) fn unexpected_reply(&self, reply: &Value) -> BusError {
         // A server that is not Redis may reply with anything, of any length.
-        let reply: String = format!("{reply:?}").chars().take(200).collect();
-        BusError::new(self.connect_error(format!("unexpected reply: {reply}")))
+        BusError::new(self.connect_error(cause::excerpt(&format!("unexpected reply: {reply:?}"))))
     }
 
     /// Returns an error of the server of the latest connection.
@@ -194,8 +193,8 @@ impl Connector {
 
     /// Sleeps before the next attempt to connect. The delay grows with `failures`.
     pub(crate) fn sleep_after(&self, failures: u32) -> Task {
-        let jitter = self.runtime.now().wall.as_unix_nanos();
-        self.sleep(backoff::delay(FIRST_DELAY, failures, self.options.reconnect_delay, jitter))
+        let now = self.runtime.now().wall;
+        self.sleep(psrpc_bus_net::delay(FIRST_DELAY, failures, self.options.reconnect_delay, now))
     }
 
     pub(crate) fn sleep(&self, duration: Duration) -> Task {

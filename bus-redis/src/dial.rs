@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use psrpc_bus_net::Provider;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo,
@@ -13,7 +14,7 @@ use redis::{
 use tokio::sync::oneshot;
 
 use crate::connector::Connector;
-use crate::credentials::{Credentials, Provider};
+use crate::credentials::Credentials;
 use crate::error::ConnectError;
 #[cfg(feature = "tls")]
 use crate::tls::HandshakeError;
@@ -58,7 +59,8 @@ impl Connector {
     ) -> Result<Session, ConnectError> {
         let server = address.to_string();
         let error = |cause| ConnectError::Server { server: server.clone(), cause };
-        let settings = self.settings(address, login).map_err(error)?;
+        let refused = |cause| ConnectError::Refused { server: server.clone(), cause };
+        let settings = self.settings(address, login).map_err(refused)?;
         let connected = match self.target.tls {
             #[cfg(feature = "tls")]
             true => self.dial_tls(&settings, login, config).await,
@@ -73,10 +75,8 @@ impl Connector {
             #[cfg(feature = "tls")]
             DialError::Text(cause) | DialError::Handshake(HandshakeError::Failed(cause)) => error(cause),
             #[cfg(feature = "tls")]
-            DialError::Handshake(HandshakeError::Refused(cause)) => ConnectError::Refused { server, cause },
-            DialError::Redis(failure) if is_refusal(&failure) => {
-                ConnectError::Refused { cause: cause::of(&failure, password), server }
-            }
+            DialError::Handshake(HandshakeError::Refused(cause)) => refused(cause),
+            DialError::Redis(failure) if is_refusal(&failure) => refused(cause::of(&failure, password)),
             DialError::Redis(failure) => error(self.cause(address, &failure, password).await),
         })
     }
@@ -113,10 +113,9 @@ impl Connector {
                 (settings, self.options.sentinel_credentials.as_ref())
             }
         };
-        let redis = match provider.map(Provider::provide) {
+        let redis = match provider.map(Provider::provide).transpose()? {
             None => redis,
-            Some(Ok(credentials)) => with_credentials(redis, &credentials),
-            Some(Err(error)) => return Err(format!("the credentials could not be provided: {error}")),
+            Some(credentials) => with_credentials(redis, &credentials),
         };
         Ok(self.target.settings.clone().set_addr(address.clone()).set_redis_settings(redis))
     }
@@ -155,22 +154,18 @@ impl Connector {
         login: Login,
         config: &AsyncConnectionConfig,
     ) -> Result<(MultiplexedConnection, impl Future<Output = ()> + Send + 'static), DialError> {
-        use crate::{stream, tls::TlsOptions};
+        use crate::{stream, tls};
 
         let ConnectionAddr::Tcp(host, port) = settings.addr() else {
             return Err(DialError::Text("TLS needs a host and a port".into()));
         };
         let own = self.options.sentinel_tls.as_ref().filter(|_| login == Login::Sentinel);
-        let options = match own.or(self.options.tls.as_ref()).map(Provider::provide) {
-            None => TlsOptions::new(),
-            Some(Ok(options)) => options,
-            Some(Err(error)) => {
-                return Err(DialError::Text(format!("the TLS options could not be provided: {error}")));
-            }
-        };
+        let options = own.or(self.options.tls.as_ref()).map(Provider::provide).transpose();
+        let options = options.map_err(|cause| DialError::Handshake(HandshakeError::Refused(cause)))?;
+        let options = options.unwrap_or_default();
         let stream = stream::connect(host, *port, self.runtime.is_tokio()).await;
         let stream = stream.map_err(|error| DialError::Redis(error.into()))?;
-        let stream = options.handshake(host, stream).await.map_err(DialError::Handshake)?;
+        let stream = tls::handshake(&options, host, stream).await.map_err(DialError::Handshake)?;
         let connected =
             MultiplexedConnection::new_with_config(settings.redis_settings(), stream, config.clone());
         connected.await.map_err(DialError::Redis)

@@ -78,7 +78,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate, or if they cannot be provided |
 //! | [`Reconnected`](BusEvent::Reconnected) | both connections work again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription, for the first time since it was last live |
@@ -123,8 +123,10 @@
 //!
 //! Add `+cluster|info +cluster|slots +asking` for a cluster. `~*` and `+set` are for the locks of
 //! queues, whose keys are digests. Without the right to `psrpc-probe:*` the bus works, but does not
-//! send messages to itself. `docs/operations.md` in the repository has recipes for servers,
-//! clients, Sentinel and Cluster, a list of all errors, and advice on choosing a bus.
+//! send messages to itself. With [`RedisOptions::channel_prefix`], each pattern begins with the
+//! prefix: `&ours:Hats|*`, `&ours:psrpc-probe:*` and `~ours:*`. `docs/operations.md` in the
+//! repository has recipes for servers, clients, Sentinel and Cluster, a list of all errors, and
+//! advice on choosing a bus.
 //!
 //! # Sentinel
 //!
@@ -137,9 +139,10 @@
 //! Each connection leads to one node. The node forwards published frames to every other node, so
 //! each frame costs work at every node: a cluster adds reliability, but no capacity for messages.
 //! The number of receivers of a publish is unknown, because a node counts its own subscribers only.
-//! Nodes forward frames without a confirmation. Frames are lost while the link between two nodes is
-//! broken, and no connection of the bus notices that. Across a slow link, a frame that arrives more
-//! than 5 s late is taken from a queue a second time.
+//! Nodes forward frames without a confirmation. A new subscription may receive frames that were
+//! published at another node just before it was live. Frames are lost while the link between two
+//! nodes is broken, and no connection of the bus notices that. Across a slow link, a frame that
+//! arrives more than 5 s late is taken from a queue a second time.
 //!
 //! The lock of a queue's frame is taken at the master of the key's slot. The bus follows slots that
 //! move, and finds further nodes when one is lost. While a slot has no master, its locks fail, and
@@ -166,7 +169,6 @@
 #[cfg(not(any(feature = "tokio", feature = "smol")))]
 compile_error!("psrpc-bus-redis needs one of its features `tokio` and `smol`");
 
-mod backoff;
 mod cause;
 mod check;
 mod cluster;
@@ -222,7 +224,7 @@ pub use self::credentials::Credentials;
 pub use self::error::ConnectError;
 pub use self::options::RedisOptions;
 #[cfg(feature = "tls")]
-pub use self::tls::TlsOptions;
+pub use psrpc_bus_net::TlsOptions;
 
 /// A bus over Redis: a server, a master with sentinels, or a cluster. Cheap to clone; all clones
 /// share the same connections.
@@ -304,11 +306,15 @@ impl RedisBus {
             let locks = ClusterLocks::new(Arc::clone(&shared.commands), move |cause| stopped.stop(cause));
             runtime.spawn(Box::pin(locks.run()));
         }
-        for connected in [commands_connected, subscriptions_connected] {
-            // The sender is dropped only if the runtime dropped the task.
-            let stopped = || shared.connector.connect_error("the runtime of the bus has shut down");
-            connected.await.unwrap_or_else(|_| Err(stopped()))?;
+        // A sender is dropped without a result if the runtime dropped the task, or if the task had not
+        // begun to connect when the other one failed.
+        let stopped = |_| Err(shared.connector.connect_error("the runtime of the bus has shut down"));
+        let commands = commands_connected.await;
+        if let Ok(Err(error)) = commands {
+            return Err(error);
         }
+        subscriptions_connected.await.unwrap_or_else(stopped)?;
+        commands.unwrap_or_else(stopped)?;
         Ok(bus)
     }
 }

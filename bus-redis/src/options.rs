@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use psrpc::proto::Compression;
+#[cfg(feature = "tls")]
+use psrpc_bus_net::TlsOptions;
+use psrpc_bus_net::{Provider, ProviderError};
 
-use crate::credentials::{Credentials, Provider, ProviderError};
+use crate::credentials::Credentials;
 use crate::error::ConnectError;
 use crate::target::{Target, TargetKind};
-#[cfg(feature = "tls")]
-use crate::tls::TlsOptions;
 
 /// Options of a [`RedisBus`](crate::RedisBus).
 #[derive(Clone, Debug)]
@@ -144,7 +145,7 @@ impl RedisOptions {
         mut self,
         provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
     ) -> Self {
-        self.credentials = Some(Provider::new(provider));
+        self.credentials = Some(Provider::new("credentials", provider));
         self
     }
 
@@ -158,7 +159,7 @@ impl RedisOptions {
         mut self,
         provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
     ) -> Self {
-        self.sentinel_credentials = Some(Provider::new(provider));
+        self.sentinel_credentials = Some(Provider::new("credentials", provider));
         self
     }
 
@@ -184,7 +185,7 @@ impl RedisOptions {
         mut self,
         provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
     ) -> Self {
-        self.tls = Some(Provider::new(provider));
+        self.tls = Some(Provider::new("TLS options", provider));
         self
     }
 
@@ -196,7 +197,7 @@ impl RedisOptions {
         mut self,
         provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
     ) -> Self {
-        self.sentinel_tls = Some(Provider::new(provider));
+        self.sentinel_tls = Some(Provider::new("TLS options", provider));
         self
     }
 

@@ -89,7 +89,7 @@ pub async fn connect_with_tls(
     if files.is_empty() {
         return connect(url, runtime).await;
     }
-    files.check().map_err(|problem| Error::new(ErrorCode::InvalidArgument, format!("TLS: {problem}")))?;
+    files.read().map_err(|problem| Error::new(ErrorCode::InvalidArgument, format!("TLS: {problem}")))?;
     if scheme(url) == Some("local") {
         return Err(Error::new(
             ErrorCode::InvalidArgument,
@@ -98,8 +98,8 @@ pub async fn connect_with_tls(
     }
     let for_redis = files.clone();
     let options = Options {
-        redis: RedisOptions::new().tls(move || for_redis.redis()),
-        nats: NatsOptions::new().tls(move || files.nats()),
+        redis: RedisOptions::new().tls(move || for_redis.read()),
+        nats: NatsOptions::new().tls(move || files.read()),
     };
     open(url, runtime, options).await
 }

@@ -19,6 +19,7 @@ use crate::streams::{self, Streams};
 const LIMITS: ServerLimits = ServerLimits {
     frame: FRAMES,
     requests: 5,
+    request_bytes: 1 << 20,
     remembered: 8,
     cached_clients: 1,
     updates: 2,

@@ -293,6 +293,9 @@ pub struct Failure {
     pub source: Option<BusError>,
 }
 
+/// The text of the error of a call that no server responded to, which is Go's.
+const NO_RESPONSE: Text = Text::from_static("no response from servers");
+
 /// What happened to a call, to explain its failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
@@ -388,12 +391,19 @@ impl Failure {
         Self::new(Reason::TimedOut, ErrorCode::DeadlineExceeded, text, evidence)
     }
 
+    /// Creates the failure of a call whose request reached no subscriber.
+    pub(crate) fn nobody_subscribed(evidence: Evidence) -> Box<Self> {
+        Self::new(Reason::NobodySubscribed, ErrorCode::Unavailable, NO_RESPONSE, evidence)
+    }
+
     /// Creates the failure of a call for which no server was selected, because none bid or no bid
     /// could win.
     pub(crate) fn no_server(evidence: Evidence) -> Box<Self> {
+        if evidence.is_unheard() {
+            return Self::nobody_subscribed(evidence);
+        }
         if evidence.bids == 0 {
-            let text = Text::from_static("no response from servers");
-            return Self::new(Reason::NoResponse, ErrorCode::Unavailable, text, evidence);
+            return Self::new(Reason::NoResponse, ErrorCode::Unavailable, NO_RESPONSE, evidence);
         }
         let text = alloc::format!("no servers available (received {} responses)", evidence.bids);
         Self::new(Reason::NotAcceptable, ErrorCode::Unavailable, text, evidence)

@@ -61,7 +61,7 @@ reasons! {
     Busy = "concurrency limit reached";
     /// The limit on open streams is reached.
     StreamsFull = "too many open streams";
-    /// The limit on requests in flight is reached.
+    /// The limit on requests in flight, or on their bytes, is reached.
     RequestsFull = "too many requests in flight";
     /// The limit on remembered requests is reached.
     DedupFull = "too many requests remembered";
@@ -137,6 +137,8 @@ reasons! {
     TimedOut = "no response before the deadline";
     /// No server bid.
     NoResponse = "no server bid";
+    /// The bus delivered the request to no subscriber, so no server can have seen it.
+    NobodySubscribed = "nobody is subscribed";
     /// Servers bid, but no bid was acceptable.
     NotAcceptable = "no bid was acceptable";
     /// The selection function failed, or chose a server that had not bid.

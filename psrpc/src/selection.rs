@@ -86,7 +86,8 @@ impl Selection {
     }
 
     /// Sets a function that selects a bid once a timeout has ended the wait. It gets the bids that
-    /// count, in order of arrival, and possibly none. If it returns `None`, the call fails as if no
+    /// count, in order of arrival, and possibly none, unless the bus knows that nobody is subscribed. If
+    /// it returns `None`, the call fails as if no
     /// bid were acceptable. If it returns an error, the call fails with that error. The function is
     /// not called if a bid wins at once, by `maximum_affinity` or `accept_first_available`.
     ///

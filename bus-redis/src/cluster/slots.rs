@@ -1,6 +1,6 @@
 //! The slots of a cluster and the nodes that serve them.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use crate::dial::Session;
 
@@ -25,12 +25,16 @@ pub(crate) type Node = (String, u16);
 impl Slots {
     /// Asks a node for the slots. Returns `None` if it does not report them, for example because
     /// the user lacks the right.
-    pub(crate) async fn ask(session: &mut Session) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the node does not reply.
+    pub(crate) async fn ask(session: &mut Session) -> RedisResult<Option<Self>> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
-        let reply = session.connection.send_packed_command(&command).await.ok()?;
-        let (host, _) = session.server.rsplit_once(':')?;
-        Self::parse(reply, host)
+        let reply = session.connection.send_packed_command(&command).await?;
+        let host = session.server.rsplit_once(':').map_or("", |(host, _)| host);
+        Ok(Self::parse(reply, host))
     }
 
     /// Parses the reply to `CLUSTER SLOTS` of the node at `host`.

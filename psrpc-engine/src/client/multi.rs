@@ -1,7 +1,8 @@
 //! The multi call: every server answers once.
 //!
 //! It ends at its deadline or when the expected number of servers have answered. A cancellation and
-//! the close of the client end it early, and so does a failed publish if no server has answered.
+//! the close of the client end it early. If no server has answered, so does a publish that failed or
+//! reached no subscriber.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -181,6 +182,10 @@ impl MultiCalls {
     ) {
         let Some(entry) = self.0.get_mut(call) else { return };
         match result {
+            Ok(Some(0)) if entry.state.answered.is_empty() => {
+                let evidence = Evidence { receivers: Some(0), ..Evidence::default() };
+                self.end(cx, call, Err(Failure::nobody_subscribed(evidence)));
+            }
             Ok(receivers) => entry.state.receivers = receivers,
             // A server that answered has seen the request, even if the bus reports a failure.
             Err(error) if entry.state.answered.is_empty() => {

@@ -19,6 +19,8 @@ pub enum TimerKind {
     AffinityTimeout,
     /// The short-circuit timeout of a call is over.
     ShortCircuit,
+    /// A request that reached nobody is published again.
+    Republish,
     /// A call, a stream message or an update reaches its deadline.
     Deadline,
     /// A request expires.

@@ -68,6 +68,19 @@ macro_rules! selection_option {
             self.options = self.options.selection(selection);
             self
         }
+
+        /// Waits for a server to subscribe if the bus knows that there is none: the request is
+        /// published again, with pauses of at most 100 ms, until it reaches a subscriber, the
+        /// selection times out or the deadline passes. By default such a call fails at once, with
+        /// [`NobodySubscribed`](crate::Reason::NobodySubscribed).
+        ///
+        /// The in-process bus knows, and Redis does unless it is a cluster. Redis counts every
+        /// subscriber of the channel, such as a monitor with a pattern, but not the subscribers of
+        /// its replicas.
+        pub fn wait_for_subscriber(mut self) -> Self {
+            self.options = self.options.wait_for_subscriber();
+            self
+        }
     };
 }
 

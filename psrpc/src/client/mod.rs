@@ -106,6 +106,12 @@ impl Client {
         self.driver().with_state(|state| state.engine.streams())
     }
 
+    /// Returns the number of stream messages that are remembered until they expire, so that no
+    /// duplicate is delivered. [`ClientLimits`](crate::ClientLimits) bounds it.
+    pub fn remembered(&self) -> usize {
+        self.driver().with_state(|state| state.engine.remembered())
+    }
+
     /// Returns the numbers of dropped frames and failed calls so far, by reason.
     pub fn counters(&self) -> Counters {
         self.driver().with_state(|state| state.engine.counters().clone())

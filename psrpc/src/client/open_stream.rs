@@ -144,8 +144,15 @@ async fn open(
 ) -> Result<(StreamHandle, usize), Error> {
     let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
     codec.intercept(interceptors, &mut opening)?;
-    let CallOptions { timeout, deadline, selection, metadata, .. } = opening.options;
+    let CallOptions { timeout, deadline, selection, wait_for_subscriber, metadata, .. } = opening.options;
     let (selection, choose) = selection.into_parts();
-    let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
+    let open = EngineOpen {
+        timeout,
+        deadline,
+        selection,
+        waits_for_subscriber: wait_for_subscriber,
+        metadata,
+        ..EngineOpen::new(route)
+    };
     Opening::start(client.clone(), open, choose, Arc::clone(codec))?.opened().await
 }

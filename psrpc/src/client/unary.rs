@@ -55,7 +55,8 @@ use crate::selection::Choose;
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
-/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no server bid | no; on a queue, yes, unless there was no subscriber |
+/// | [`NobodySubscribed`](Reason::NobodySubscribed) | `unavailable` | the bus knows that no server was subscribed | no |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no server bid | no; on a queue, yes |
 /// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid was acceptable, or the selection function selected none | no; on a queue, yes |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
 /// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | the deadline passed before a response arrived, or during the selection | yes, unless nothing was sent or there was no subscriber |
@@ -69,8 +70,9 @@ use crate::selection::Choose;
 /// | none | `invalid_argument` | the topic, metadata, message or selection is invalid | no |
 /// | none | `resource_exhausted` | this client has too many calls in flight | no |
 ///
-/// [`Error::explanation`] describes the likely cause. A call that reaches no server still waits
-/// until its affinity timeout or deadline, since servers may be slow to bid.
+/// [`Error::explanation`] describes the likely cause. A call for which no server bids waits until
+/// its affinity timeout or deadline, since servers may be slow to bid. It fails at once if the bus
+/// knows that nobody is subscribed, unless it [waits](Self::wait_for_subscriber).
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
     target: CallTarget<Req, Res>,
@@ -186,9 +188,16 @@ enum CallState<Res> {
 impl<Res> CallFuture<Res> {
     /// Makes a call without interceptors.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
-        let CallOptions { timeout, deadline, selection, metadata, .. } = options;
+        let CallOptions { timeout, deadline, selection, wait_for_subscriber, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
-        let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
+        let call = EngineCall {
+            timeout,
+            deadline,
+            selection,
+            waits_for_subscriber: wait_for_subscriber,
+            metadata,
+            ..EngineCall::new(route, payload)
+        };
         CallState::New(client, Box::new(call), choose).into()
     }
 }

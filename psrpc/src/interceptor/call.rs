@@ -32,6 +32,8 @@ pub struct CallOptions {
     pub deadline: Option<Time>,
     /// How the call selects its server.
     pub selection: Selection,
+    /// Whether to wait for a subscriber if the bus knows that there is none.
+    pub wait_for_subscriber: bool,
     /// The metadata of the request.
     pub metadata: Metadata,
     /// Whether [`Retry`](crate::middleware::Retry) set the timeout. An inner `Retry` may replace
@@ -67,6 +69,14 @@ impl CallOptions {
     #[must_use]
     pub fn selection(mut self, selection: Selection) -> Self {
         self.selection = selection;
+        self
+    }
+
+    /// Waits for a server to subscribe if the bus knows that there is none; see
+    /// [`Call::wait_for_subscriber`](crate::Call::wait_for_subscriber). Multi calls ignore it.
+    #[must_use]
+    pub fn wait_for_subscriber(mut self) -> Self {
+        self.wait_for_subscriber = true;
         self
     }
 
@@ -110,6 +120,7 @@ impl CallOptions {
             self = self.timeout(timeout);
         }
         self.deadline = bundle.deadline.or(self.deadline);
+        self.wait_for_subscriber |= bundle.wait_for_subscriber;
         self.selection = self.selection.with(bundle.selection);
         self.interceptors.extend(bundle.interceptors);
         self.scope = bundle.scope.or(self.scope);
@@ -128,11 +139,21 @@ impl CallOptions {
 
 impl fmt::Debug for CallOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeout, deadline, selection, metadata, retry_set_timeout: _, interceptors, scope } = self;
+        let Self {
+            timeout,
+            deadline,
+            selection,
+            wait_for_subscriber,
+            metadata,
+            retry_set_timeout: _,
+            interceptors,
+            scope,
+        } = self;
         f.debug_struct("CallOptions")
             .field("timeout", timeout)
             .field("deadline", deadline)
             .field("selection", selection)
+            .field("wait_for_subscriber", wait_for_subscriber)
             .field("metadata", metadata)
             .field("interceptors", &interceptors.len())
             .field("within", &scope.is_some())

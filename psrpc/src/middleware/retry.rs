@@ -35,6 +35,9 @@ use crate::runtime::{BoxFuture, Runtime};
 /// call that timed out may have run, and servers see each attempt as a separate call. Do not retry
 /// calls that must not run twice.
 ///
+/// Each attempt [waits for a server to subscribe](crate::Call::wait_for_subscriber), so that the
+/// attempts last as long as a restart of the servers.
+///
 /// # Timeouts
 ///
 /// A timeout that the caller sets ([`Call::timeout`](crate::Call::timeout)) applies to every
@@ -304,6 +307,7 @@ fn scale(whole: Duration, random: u64) -> Duration {
 
 impl CallInterceptor for Retry {
     fn call(&self, mut call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+        call.options.wait_for_subscriber = true;
         let now = next.runtime().now().time;
         let CallOptions { timeout, retry_set_timeout, deadline, .. } = call.options;
         let mut attempts = self.start_within(now, timeout, retry_set_timeout, deadline);

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// The crates with texts, each with the folder of its sources.
-const CRATES: [(&str, &str); 14] = [
+const CRATES: [(&str, &str); 15] = [
     ("psrpc-proto", "psrpc-proto/src"),
     ("psrpc-engine", "psrpc-engine/src"),
     ("psrpc", "psrpc/src"),
@@ -39,6 +39,7 @@ const CRATES: [(&str, &str); 14] = [
     ("psrpc-bus-local", "bus-local/src"),
     ("psrpc-bus-redis", "bus-redis/src"),
     ("psrpc-bus-nats", "bus-nats/src"),
+    ("psrpc-bus-net", "bus-net/src"),
     ("psrpc-bus-url", "bus-url/src"),
     ("psrpc-build", "psrpc-build/src"),
     ("psrpc-conformance", "tests/conformance/src"),
