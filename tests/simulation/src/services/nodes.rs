@@ -13,10 +13,10 @@ use psrpc_testing::StoppableRuntime;
 use super::caller::{Caller, OWNER};
 use super::handlers::Handlers;
 use super::hats::{HATS_SERVICE, HatsClient, HatsServer, Reply};
-use super::ledger::Ledger;
 use super::node::{Job, Node};
 use super::service_plan::{ClientPlan, ServerPlan, Stop};
 use crate::fault::Fault;
+use crate::judge::services::ledger::Ledger;
 use crate::judge::violation::{Checked, Invariant};
 use crate::rng::{GRAIN, Rng};
 
@@ -188,8 +188,12 @@ impl ServerNode {
             let (number, server, runtime) = loop {
                 let runtime = StoppableRuntime::new(node.runtime());
                 let (number, id) = ledger.new_server(node.number(), id.take());
-                let handlers =
-                    Handlers { server: number, affinity, runtime: node.runtime(), ledger: ledger.clone() };
+                let handlers = Handlers {
+                    server: number,
+                    affinity,
+                    runtime: Arc::new(node.runtime()),
+                    ledger: ledger.clone(),
+                };
                 let options = options.clone().id(id);
                 match HatsServer::with_runtime(node.bus(), runtime.clone(), handlers, options).await {
                     Ok(server) => break (number, Arc::new(server), runtime),
