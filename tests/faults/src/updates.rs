@@ -72,10 +72,10 @@ impl Updates {
         }
     }
 
-    /// Checks a received update. Returns when its server began to publish it, if it did.
+    /// Notes a received update. Returns when its server began to publish it, if it did.
     pub fn received(&self, kind: UpdateKind, subscriber: usize, server: usize, number: u64) -> Option<Time> {
         let mut entries = self.lock();
-        let start = entries.published.get(&(kind, server))?.get(number as usize).map(|update| update.start);
+        let start = entries.published.get(&(kind, server))?.get(number as usize)?.start;
         if !entries.received.insert((kind, subscriber, server, number)) {
             let what = format!("subscriber {subscriber} received update {number} of server {server} twice");
             entries.violation.get_or_insert(violation(what));
@@ -83,7 +83,7 @@ impl Updates {
         if kind == UpdateKind::News {
             entries.note_order(subscriber, server, number);
         }
-        start
+        Some(start)
     }
 
     /// Notes that a subscriber was told that it may have missed updates.
