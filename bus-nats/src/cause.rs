@@ -30,7 +30,8 @@ pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOpt
         }
         Some(error) if servers.tls => Refused(format!("TLS: {error}")),
         Some(error) => Refused(format!("the server requires TLS (use a `tls://` URL): {error}")),
-        None if servers.tls && io.is_some_and(is_end) => Refused(
+        // A network failure looks the same, so this is no refusal.
+        None if servers.tls && io.is_some_and(is_end) => Failed(
             "the server ended the connection during or after the TLS handshake, perhaps because it requires a client certificate".to_owned()
         ),
         None => Failed(error.to_string()),
