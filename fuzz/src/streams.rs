@@ -90,7 +90,7 @@ impl Streams {
             2 => {
                 let sends: Vec<_> = self.sends.keys().copied().collect();
                 if let Some(send) = input.pick(&sends) {
-                    engine.stream_commands().cancel_send(send);
+                    engine.stream_commands().cancel_send(now, send);
                     self.sends.remove(&send);
                 }
             }
@@ -101,7 +101,9 @@ impl Streams {
                 let accepted = !input.one_in(4);
                 if accepted {
                     engine.stream_commands().accept(now, delivery);
-                    engine.stream_commands().taken(stream);
+                    if engine.stream_commands().taken(stream) {
+                        engine.stream_commands().release(now, stream);
+                    }
                 } else {
                     let cause = input.flag().then(|| peer::error(input));
                     engine.stream_commands().reject(now, delivery, cause);
