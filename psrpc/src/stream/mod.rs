@@ -4,6 +4,7 @@ mod codec;
 mod driver_end;
 mod end;
 mod incoming;
+mod received;
 mod send;
 mod sink;
 mod table;
