@@ -74,7 +74,7 @@ mod tests {
     }
 
     fn pop(messages: &mut ReceivedMessages) -> Option<String> {
-        messages.pop().map(|message| message.into_message().ok().expect("it is a text"))
+        messages.pop().map(|message| message.into_message().expect("it is a text"))
     }
 
     #[test]
