@@ -27,6 +27,7 @@ enum Placement {
     Queue,
     /// It is held back until its own expiry.
     Held(Expiry),
+    /// There is no room for it, or it is a duplicate.
     Nowhere,
 }
 
@@ -39,7 +40,8 @@ impl<D> StreamState<D> {
 }
 
 impl<S: Side> Streams<S> {
-    /// Handles a message from the other side.
+    /// Handles a message from the other side. Long, because each check has its own reason to drop
+    /// the message.
     pub(crate) fn on_message(
         &mut self,
         cx: &mut Context<'_, S>,
