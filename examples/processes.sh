@@ -35,7 +35,7 @@ server_and_client() {
     wait_for server "machine elm has shut down, after finishing all accepted requests"
 }
 
-# The idle worker gets the job. The other one is stopped while it works, and finishes first.
+# The idle worker gets the second job. The other worker is stopped while it works, and finishes its job before it exits.
 worker_pool() {
     run worker_pool work oak --slots 2 >"$output/oak" &
     local oak=$!

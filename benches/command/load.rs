@@ -16,12 +16,12 @@ const GRACE_PERIOD: Duration = Duration::from_secs(15);
 
 pub(crate) type Slice<'a> = Pin<Box<dyn Future<Output = Result<(), BenchError>> + Send + 'a>>;
 
-/// The time between two units of work of a worker.
+/// How often a worker starts its unit of work.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// No pause.
+    /// Whenever the previous unit has ended.
     Full,
-    /// The time between two starts. No pause if the unit took longer.
+    /// This long after the previous start, or when the previous unit has ended, whichever is later.
     Every(Duration),
 }
 

@@ -121,7 +121,7 @@ fn memory() -> Result<Value, BenchError> {
     println!("memory in bytes, the mean of {MANY}");
     println!("{topic:>8.0} a registered topic, in a server without its bus");
     println!("{client:>8.0} a call that waits for bids, in the engine of the client");
-    println!("{server:>8.0} a running call, in the engine of the server\n");
+    println!("{server:>8.0} a request in flight, in the engine of the server\n");
     Ok(json!({ "topic": topic, "client": client, "server": server }))
 }
 

@@ -26,7 +26,7 @@ const RECOVERY: Duration = Duration::from_secs(10);
 
 const CALM: Duration = Duration::from_secs(50);
 
-/// The tolerated growth of memory: a fraction and a number of MiB, either of which suffices.
+/// The tolerated growth of memory, as a fraction and in MiB. The larger of the two applies.
 const GROWTH: (f64, f64) = (0.10, 8.0);
 
 /// Run a steady load of calls, stream messages and updates. Kills and restarts the bus's server at

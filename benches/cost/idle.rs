@@ -50,8 +50,8 @@ pub struct IdleServer {
 }
 
 impl IdleServer {
-    /// Creates a server that has received a thousand requests. Also returns one more, with its
-    /// grant.
+    /// Creates a server that has received a thousand requests with their grants, expired requests
+    /// and grants of unknown requests. Also returns one more request, with its grant.
     pub fn new() -> (Self, [Frame; 2]) {
         let properties = MethodProperties { routing: Routing::Affinity, require_claim: true };
         let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("the names are valid");
@@ -77,7 +77,7 @@ impl IdleServer {
         (Self::new().0, grant(1000))
     }
 
-    /// Receives a request, bids for it, and receives the grant of another server.
+    /// Receives a request, bids for it, and receives the grant to another server.
     pub fn lose(&mut self, [request, grant]: [Frame; 2]) {
         self.pass_time();
         self.server.handle_frame(self.now, self.requests, request);

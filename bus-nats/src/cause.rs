@@ -1,4 +1,4 @@
-//! The words for failed attempts to connect and for lost connections.
+//! Texts that explain why an attempt to connect failed or a connection was lost.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -6,30 +6,34 @@ use std::io::{self, ErrorKind};
 use async_nats::rustls::{self, InvalidMessage};
 use async_nats::{ConnectError, ConnectErrorKind, ServerError};
 
+use crate::connect::AttemptError;
 use crate::options::NatsOptions;
 use crate::url::Servers;
 
-/// Returns the cause of an error of the client library, with what to do if that is known.
-pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOptions) -> String {
+/// Returns the cause of an error of the client library, with a remedy if one is known.
+pub(crate) fn explain(error: &ConnectError, servers: &Servers, options: &NatsOptions) -> AttemptError {
+    use AttemptError::{Failed, Refused};
+
+    let io = io_error(error);
     match error.kind() {
-        ConnectErrorKind::TimedOut => return timed_out(servers, options),
+        ConnectErrorKind::TimedOut => return Failed(timed_out(servers, options)),
         ConnectErrorKind::AuthorizationViolation => {
-            return server_words(&ServerError::AuthorizationViolation);
+            return Refused(server_words(&ServerError::AuthorizationViolation));
         }
+        ConnectErrorKind::Authentication => return Refused(error.to_string()),
         _ => {}
     }
-    let io = io_error(error);
     match io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             let hint = if options.tls_first { " first: unset `tls_first`" } else { ": use a `nats://` URL" };
-            format!("the server does not speak TLS{hint}")
+            Failed(format!("the server does not speak TLS{hint}"))
         }
-        Some(error) if servers.tls => format!("TLS: {error}"),
-        Some(error) => format!("the server requires TLS (use a `tls://` URL): {error}"),
-        None if servers.tls && io.is_some_and(is_end) => {
+        Some(error) if servers.tls => Refused(format!("TLS: {error}")),
+        Some(error) => Refused(format!("the server requires TLS (use a `tls://` URL): {error}")),
+        None if servers.tls && io.is_some_and(is_end) => Refused(
             "the server ended the connection during or after the TLS handshake, perhaps because it requires a client certificate".to_owned()
-        }
-        None => error.to_string(),
+        ),
+        None => Failed(error.to_string()),
     }
 }
 
@@ -44,7 +48,7 @@ pub(crate) fn explain_panic(text: &str, servers: &Servers) -> String {
     }
 }
 
-/// Returns the words of the server.
+/// Returns the server's message.
 pub(crate) fn server_words(error: &ServerError) -> String {
     let text = error.to_string();
     text.strip_prefix("nats: ").unwrap_or(&text).to_owned()

@@ -2,7 +2,6 @@
 
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,14 +16,13 @@ use crate::io::NoResult;
 use crate::publish::CLIENT_CAPACITY;
 use crate::status::ConnectionStatus;
 
-/// An address where no server can listen. It keeps the client library from reconnecting by itself:
-/// the bus reconnects, because it reports each loss and sends the subscriptions in rounds.
+/// An address where no server can listen. As the only address of the pool, it keeps the client
+/// library from reconnecting by itself. The bus reconnects instead, so that it can report each loss
+/// and send the subscriptions in rounds.
 const UNREACHABLE: &str = "nats://127.0.0.1:0";
 
 /// An established connection.
 pub(crate) struct Connection {
-    /// Distinguishes the connection from others.
-    pub(crate) number: u64,
     /// The URL of the server.
     pub(crate) address: String,
     pub(crate) client: Client,
@@ -35,7 +33,9 @@ pub(crate) struct Connection {
 }
 
 /// The reason why an attempt to connect failed.
-enum AttemptError {
+pub(crate) enum AttemptError {
+    /// One side refuses the credentials or the certificate of the other, or the options fail.
+    Refused(String),
     Failed(String),
     Inbox,
     Stopped,
@@ -48,30 +48,38 @@ impl Shared {
         addresses: Vec<String>,
     ) -> Result<Connection, ConnectError> {
         let (servers, is_alone) = (self.names.clone(), addresses.len() == 1);
-        let mut causes = Vec::new();
+        let (mut causes, mut is_refusal) = (Vec::new(), false);
         for address in addresses {
-            match self.connect_to(&address).await {
+            let cause = match self.connect_to(&address).await {
                 Ok(connection) => return Ok(connection),
-                Err(AttemptError::Failed(cause)) if is_alone => causes.push(cause),
-                Err(AttemptError::Failed(cause)) => causes.push(format!("{address}: {cause}")),
+                Err(AttemptError::Refused(cause)) => {
+                    is_refusal = true;
+                    cause
+                }
+                Err(AttemptError::Failed(cause)) => cause,
                 Err(AttemptError::Inbox) => {
                     let prefix = self.options.inbox_prefix.clone();
                     return Err(ConnectError::Inbox { servers, prefix });
                 }
                 Err(AttemptError::Stopped) => return Err(ConnectError::Stopped { servers }),
-            }
+            };
+            causes.push(if is_alone { cause } else { format!("{address}: {cause}") });
         }
-        Err(ConnectError::Refused { servers, cause: causes.join("; ") })
+        let cause = causes.join("; ");
+        // A refusal by one server needs the user, whatever the others say.
+        Err(match is_refusal {
+            true => ConnectError::Refused { servers, cause },
+            false => ConnectError::Server { servers, cause },
+        })
     }
 
     async fn connect_to(self: &Arc<Self>, address: &str) -> Result<Connection, AttemptError> {
-        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let status = Arc::new(Lock::new(ConnectionStatus::default()));
         let limit = self.options.connection_timeout;
         let (shared, url) = (Arc::clone(self), address.to_owned());
         let events = Arc::clone(&status);
         let connecting = self.io.run(async move {
-            let options = shared.client_options(number, events)?;
+            let options = shared.client_options(events).map_err(AttemptError::Refused)?;
             let connected = options.connect(url).await;
             let client = connected.map_err(|error| explain(&error, &shared.servers, &shared.options))?;
             // The address is valid, so this fails only if the connection was lost already.
@@ -81,9 +89,9 @@ impl Shared {
         // A host name may resolve slowly, and to several addresses.
         let client = match self.within(2 * limit, connecting).await {
             Some(Ok(Ok(client))) => client,
-            Some(Ok(Err(cause))) => return Err(AttemptError::Failed(cause)),
+            Some(Ok(Err(error))) => return Err(error),
             Some(Err(NoResult::Panicked(text))) => {
-                return Err(AttemptError::Failed(explain_panic(&text, &self.servers)));
+                return Err(AttemptError::Refused(explain_panic(&text, &self.servers)));
             }
             Some(Err(NoResult::Stopped)) => return Err(AttemptError::Stopped),
             None => return Err(AttemptError::Failed(timed_out(&self.servers, &self.options))),
@@ -94,7 +102,7 @@ impl Shared {
         };
         let address = address.to_owned();
         let mut connection =
-            Connection { number, address, client, status, inbox, inbox_subject: subject, round_trips: 0 };
+            Connection { address, client, status, inbox, inbox_subject: subject, round_trips: 0 };
         match self.within(limit, connection.round_trip()).await {
             Some(true) => Ok(connection),
             Some(false) => Err(AttemptError::Failed(connection.loss_cause())),
@@ -104,7 +112,6 @@ impl Shared {
 
     fn client_options(
         self: &Arc<Self>,
-        number: u64,
         status: Arc<Lock<ConnectionStatus>>,
     ) -> Result<ConnectOptions, String> {
         let shared = Arc::downgrade(self);
@@ -115,7 +122,7 @@ impl Shared {
             .skip_subject_validation(true)
             .max_reconnects(1)
             .event_callback(move |event| {
-                Weak::upgrade(&shared).inspect(|shared| shared.on_event(number, &status, event));
+                Weak::upgrade(&shared).inspect(|shared| shared.on_event(&status, event));
                 ready(())
             }))
     }
@@ -153,7 +160,7 @@ impl Connection {
     }
 
     /// Makes a round trip. Returns `false` if the connection was lost.
-    async fn round_trip(&mut self) -> bool {
+    pub(crate) async fn round_trip(&mut self) -> bool {
         let number = self.send_echo().await;
         loop {
             match self.next_echo().await {

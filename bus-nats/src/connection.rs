@@ -18,11 +18,12 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event, ServerError};
 use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
-use psrpc::{BusError, Now, Runtime, Time};
+use psrpc::{BusError, Runtime, Time};
+use psrpc_bus_net::Outage;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -30,13 +31,16 @@ use crate::cause::server_words;
 use crate::connect::Connection;
 use crate::error::{ConnectError, Failure};
 use crate::io::Io;
-use crate::options::{NatsOptions, delay};
+use crate::options::NatsOptions;
 use crate::publish::Publisher;
 use crate::refusal::Refusal;
 use crate::signal::Signal;
 use crate::status::ConnectionStatus;
 use crate::subscribe::{Round, Subscriptions};
 use crate::url::Servers;
+
+/// The delay before the first attempt to connect again.
+const FIRST_DELAY: Duration = Duration::from_millis(10);
 
 /// The maximum number of remembered servers that the last server did not announce.
 const MAX_EARLIER: usize = 16;
@@ -58,10 +62,6 @@ pub(crate) struct Shared {
     work: Arc<Signal>,
     /// Whether the bus was closed by dropping its last handle.
     closed: Lock<bool>,
-    /// The number of the last attempt to connect.
-    pub(crate) last_number: AtomicU64,
-    /// The number of the connection in use. Refusals on other connections are ignored.
-    current: AtomicU64,
 }
 
 impl Shared {
@@ -87,8 +87,6 @@ impl Shared {
             monitor,
             work,
             closed: Lock::default(),
-            last_number: AtomicU64::default(),
-            current: AtomicU64::default(),
         }
     }
 
@@ -103,25 +101,25 @@ impl Shared {
     }
 
     /// Handles an event from the client library.
-    pub(crate) fn on_event(&self, number: u64, status: &Lock<ConnectionStatus>, event: Event) {
-        let is_current = self.current.load(Ordering::Relaxed) == number;
+    pub(crate) fn on_event(&self, status: &Lock<ConnectionStatus>, event: Event) {
+        let is_used = status.lock().is_used;
         match event {
-            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text, is_current, status),
+            Event::ServerError(ServerError::Other(text)) => self.on_server_error(text, is_used, status),
             Event::ServerError(error) => status.lock().last_error = Some(server_words(&error)),
             Event::LameDuckMode => {
                 status.lock().is_lame_duck = true;
                 self.work.notify();
             }
             // The readers keep the library's queues empty, but it may still report a drop.
-            Event::SlowConsumer(_) if is_current => self.subscriptions.gap(),
+            Event::SlowConsumer(_) if is_used => self.subscriptions.gap(),
             _ => {}
         }
     }
 
-    fn on_server_error(&self, text: String, is_current: bool, status: &Lock<ConnectionStatus>) {
+    fn on_server_error(&self, text: String, is_used: bool, status: &Lock<ConnectionStatus>) {
         let now = self.runtime.now();
         let counts = match Refusal::parse(&text) {
-            Some(_) if !is_current => false,
+            Some(_) if !is_used => false,
             Some(Refusal::Publish(subject)) => !self.publisher.refused(subject, &text),
             Some(Refusal::Subscription(subject, group)) => {
                 self.subscriptions.refused(subject, group.as_ref(), &text, now)
@@ -146,11 +144,11 @@ pub(crate) struct Task {
     shared: Arc<Shared>,
     /// The servers announced by the last server, except the named ones.
     announced: Vec<String>,
-    /// Those announced by earlier servers only, latest first. They may be down for a while: the
-    /// client library does not tell when a server announces others later.
+    /// The servers that only earlier servers announced, latest first. They are still tried, because
+    /// a server that was down for a while may be missing from `announced`: the client library does
+    /// not report later announcements of a server.
     announced_earlier: Vec<String>,
-    /// The time when the connection was lost, until it is restored.
-    lost_at: Option<Now>,
+    outage: Outage,
     /// Whether the bus was closed. If the task is dropped earlier, the bus has stopped.
     closed: bool,
 }
@@ -174,7 +172,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), lost_at: None, closed: false }
+        let outage = Outage::new(shared.monitor.clone());
+        Self { shared, announced: Vec::new(), announced_earlier: Vec::new(), outage, closed: false }
     }
 
     /// Maintains the connection until the bus is closed.
@@ -207,8 +206,9 @@ impl Task {
                         continue;
                     }
                     // Back off from a server that accepts connections and then drops them.
-                    let served = shared.runtime.now().time.since(start);
-                    failures = if served >= shared.options.reconnect_delay { 0 } else { failures + 1 };
+                    if shared.runtime.now().time.since(start) >= shared.options.reconnect_delay {
+                        failures = 0;
+                    }
                 }
                 Err(error) => {
                     if !shared.options.wait_for_server
@@ -217,21 +217,14 @@ impl Task {
                         let _ = first.send(Err(error));
                         break;
                     }
-                    failures += 1;
-                    if self.lost_at.is_some() {
-                        let cause = match error {
-                            ConnectError::Refused { cause, .. } => cause,
-                            other => other.to_string(),
-                        };
-                        shared.publisher.lost(&cause);
-                    }
+                    self.report_failure(error);
                 }
             }
-            let delay = delay(failures, shared.options.reconnect_delay);
             tokio::select! {
-                () = shared.runtime.sleep_until(shared.runtime.now().time + delay) => {}
+                () = shared.sleep_after(failures) => {}
                 () = closed(&shared) => break,
             }
+            failures = failures.saturating_add(1);
         }
         self.closed = true;
     }
@@ -240,7 +233,7 @@ impl Task {
     fn addresses(&self, leaving: Option<&str>) -> Vec<String> {
         let shared = &self.shared;
         let mut addresses = [&shared.servers.addresses[..], &self.announced].concat();
-        if self.lost_at.is_some() || leaving.is_some() {
+        if self.outage.is_ongoing() || leaving.is_some() {
             // Spread the clients that lost the same server.
             let jitter = shared.runtime.now().wall.as_unix_nanos().unsigned_abs() as usize;
             let len = addresses.len();
@@ -253,16 +246,13 @@ impl Task {
 
     fn connected(&mut self, connection: &Connection) {
         let shared = &self.shared;
-        shared.current.store(connection.number, Ordering::Relaxed);
         let announced = connection.client.server_info().connect_urls;
         self.on_announced(announced.iter().map(|address| shared.servers.announced(address)).collect());
         let shared = &self.shared;
-        shared.publisher.connected(connection.client.clone(), connection.number);
+        connection.status.lock().is_used = true;
+        shared.publisher.connected(&connection.client);
         shared.subscriptions.connected();
-        if let Some(lost) = self.lost_at.take() {
-            let after = shared.runtime.now().time.since(lost.time);
-            shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
-        }
+        self.outage.ended(shared.runtime.now(), &mut WakeList::new());
     }
 
     fn on_announced(&mut self, mut announced: Vec<String>) {
@@ -275,11 +265,24 @@ impl Task {
     }
 
     fn report_loss(&mut self, cause: &str) {
-        let shared = &self.shared;
-        let now = shared.runtime.now();
-        self.lost_at = Some(now);
-        let cause = shared.not_connected(cause);
-        shared.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause }, &mut WakeList::new());
+        let cause = self.shared.not_connected(cause);
+        self.outage.lost(self.shared.runtime.now(), &cause, &mut WakeList::new());
+    }
+
+    /// Handles a failed attempt to connect.
+    fn report_failure(&mut self, error: ConnectError) {
+        if !self.outage.is_ongoing() {
+            return;
+        }
+        let is_refusal = matches!(error, ConnectError::Refused { .. } | ConnectError::Inbox { .. });
+        let cause = match error {
+            ConnectError::Refused { cause, .. } | ConnectError::Server { cause, .. } => cause,
+            other => other.to_string(),
+        };
+        self.shared.publisher.lost(&cause);
+        if is_refusal {
+            self.outage.refused(&self.shared.not_connected(&cause), &mut WakeList::new());
+        }
     }
 
     // --- serving ---------------------------------------------------------------------------------
@@ -325,8 +328,7 @@ impl Task {
                     shared.publisher.flushed();
                 }
                 other = completed(&mut elsewhere) => {
-                    // Write what was accepted before leaving.
-                    shared.within(shared.options.connection_timeout, connection.flush()).await;
+                    shared.leave(&mut connection, &other).await;
                     break Loss { cause: LAME_DUCK.to_owned(), next: Some(Box::new(other)) };
                 }
                 () = shared.work.notified() => {}
@@ -345,7 +347,10 @@ impl Task {
         };
         let interrupted = round_trip.map(|round_trip| round_trip.round);
         shared.subscriptions.lost(interrupted, &shared.not_connected(&loss.cause));
-        shared.publisher.lost(&loss.cause);
+        if loss.next.is_none() {
+            shared.publisher.lost(&loss.cause);
+        }
+        connection.status.lock().is_used = false;
         Some(loss)
     }
 
@@ -375,6 +380,28 @@ impl Task {
 }
 
 impl Shared {
+    /// Publishes on the next connection from now on. Returns once the server that is left has
+    /// handled every earlier frame, or does not respond.
+    async fn leave(&self, connection: &mut Connection, next: &Connection) {
+        next.status.lock().is_used = true;
+        let left = async {
+            self.publisher.move_to(&next.client).await;
+            connection.round_trip().await;
+            // The library task that reports refusals was woken before this one. Let it run first.
+            yield_now().await;
+        };
+        self.within(self.options.connection_timeout, left).await;
+        // Flushes of the other connection do not count any more.
+        self.publisher.flushed();
+    }
+
+    /// Sleeps before the next attempt to connect. The delay grows with `failures`.
+    fn sleep_after(&self, failures: u32) -> psrpc::Task {
+        let now = self.runtime.now();
+        let delay = psrpc_bus_net::delay(FIRST_DELAY, failures, self.options.reconnect_delay, now.wall);
+        self.runtime.sleep_until(now.time + delay)
+    }
+
     fn not_connected(&self, cause: &str) -> BusError {
         Failure::NotConnected { servers: self.names.clone(), cause: cause.to_owned() }.into()
     }
@@ -408,9 +435,8 @@ async fn connect_until_accepted(shared: Arc<Shared>, addresses: Vec<String>) -> 
         if let Ok(connection) = shared.connect(addresses.clone()).await {
             return connection;
         }
-        failures += 1;
-        let delay = delay(failures, shared.options.reconnect_delay);
-        shared.runtime.sleep_until(shared.runtime.now().time + delay).await;
+        shared.sleep_after(failures).await;
+        failures = failures.saturating_add(1);
     }
 }
 

@@ -1,12 +1,8 @@
-//! Credentials, and functions that the bus calls for each connection.
+//! Credentials of a client of a NATS server.
 
 use std::fmt;
-use std::sync::Arc;
 
 use async_nats::ConnectOptions;
-
-/// An error of a function that returns credentials or TLS options.
-pub(crate) type ProviderError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Credentials of a client of a NATS server. `Debug` does not show secrets.
 #[derive(Clone, PartialEq)]
@@ -100,33 +96,6 @@ impl fmt::Debug for Credentials {
             #[cfg(feature = "nkeys")]
             Kind::File(_) => f.write_str("Credentials::File"),
         }
-    }
-}
-
-/// A function that the bus calls for each connection.
-pub(crate) struct Provider<T>(Arc<dyn Fn() -> Result<T, ProviderError> + Send + Sync>);
-
-impl<T> Provider<T> {
-    pub(crate) fn new<E: Into<ProviderError>>(
-        provide: impl Fn() -> Result<T, E> + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(move || provide().map_err(Into::into)))
-    }
-
-    pub(crate) fn provide(&self) -> Result<T, ProviderError> {
-        (self.0)()
-    }
-}
-
-impl<T> Clone for Provider<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> fmt::Debug for Provider<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").finish_non_exhaustive()
     }
 }
 

@@ -16,9 +16,19 @@ pub enum ConnectError {
         /// The problem with the URL.
         problem: UrlProblem,
     },
-    /// No server accepted the connection.
+    /// A server refuses the credentials or the certificate of the bus, the bus does not trust the
+    /// certificate of a server, or a function that returns credentials or TLS options failed.
     #[error("cannot connect to {servers}: {cause}")]
     Refused {
+        /// The servers, without credentials.
+        servers: String,
+        /// The error of the server, of the TLS handshake or of the function. With several servers,
+        /// one error per server.
+        cause: String,
+    },
+    /// No server accepted the connection, for other reasons: for example, none is reachable.
+    #[error("cannot connect to {servers}: {cause}")]
+    Server {
         /// The servers, without credentials.
         servers: String,
         /// The error of the server or the operating system. With several servers, one error per

@@ -35,11 +35,11 @@
 //! # Publishing
 //!
 //! The publishing thread encodes a frame and hands it to the client library as soon as it holds no
-//! lock. If frames follow each other closely, a task on the runtime gathers them for one turn of
-//! the executor first, so that one write carries many. If the library has no room, frames wait in a
-//! queue that is bounded in bytes ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or more is
-//! encoded in a task of its own. Later frames of its channel wait for it, and those of other
-//! channels do not.
+//! lock. If frames follow each other closely, a task on the runtime first waits for one turn of the
+//! executor and then writes the frames of that turn together. If the library has no room, frames
+//! wait in a queue that is bounded in bytes ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or
+//! more is encoded in a task of its own. Later frames of its channel wait for it, and those of
+//! other channels do not.
 //!
 //! NATS confirms no publish. On a subject that the server is known to allow, the bus reports a
 //! frame as published once it has accepted the frame. If the connection is lost later, the frame
@@ -60,7 +60,8 @@
 //! subscriber of its subject.
 //!
 //! A queue's frame may arrive for a channel that has no subscriber on this bus. The bus then passes
-//! it to a subscriber that can respond for it, and reports it as an event.
+//! it to another subscriber of the subject, so that a server can respond that it lacks the method,
+//! and reports an event.
 //!
 //! A subscription is live once the server has echoed a message that the bus sent after it: the next
 //! frame that anyone publishes on that server reaches the subscriber. Other servers of a cluster
@@ -108,11 +109,13 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage, and once more if a server then refuses the bus: its credentials, a certificate or its inbox |
 //! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and responds: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
-//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
+//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription, for the first time since it was last live |
 //! | `Misrouted` | frames of a queue arrived for a channel that has no subscriber on this bus |
+//!
+//! If your program may start before its server, set [`NatsOptions::wait_for_server`].
 //!
 //! # Refused subscriptions
 //!
@@ -121,10 +124,9 @@
 //! [interrupted](psrpc::bus::Delivery::Interrupted). The bus then asks the server again, at least
 //! once a second, until the subscription is [live](psrpc::bus::Delivery::Live) or dropped.
 //!
-//! The client library keeps at most 128 errors of the server. If the server refuses so much at once
-//! that errors may be missing, the bus reconnects and subscribes to everything again.
-//!
-//! A program that may start before its server sets [`NatsOptions::wait_for_server`].
+//! The client library keeps at most 128 errors of the server. If the server refuses so many
+//! requests at once that errors may be missing, the bus reconnects and subscribes to everything
+//! again.
 //!
 //! # Credentials
 //!
@@ -132,32 +134,36 @@
 //! [`NatsOptions::credentials`] sets a function that returns [`Credentials`] instead: a token, a
 //! user, and with the feature `nkeys` an NKey or the content of a credentials file
 //! ([`NatsOptions::credentials_file`]). The bus calls the function for each connection. If the
-//! server ends a connection because credentials have expired or changed, the bus reports the words
-//! of the server as the cause, and tries again until the server accepts what the function returns.
+//! server ends a connection because credentials have expired or changed, the bus reports the
+//! server's message as the cause, and tries again until the server accepts what the function
+//! returns.
 //!
 //! # TLS
 //!
 //! With the feature `tls`, the bus connects to `tls://` URLs by TLS 1.2 or 1.3 (rustls with ring)
-//! and never without TLS. [`NatsOptions::tls`] sets other authorities than those of the system, and
-//! a client certificate. The bus calls this function for each connection, too, so replaced files
-//! are read again. [`NatsOptions::tls_first`] is for servers that require the handshake first.
+//! and never without TLS. [`NatsOptions::tls`] sets a function that returns [`TlsOptions`]:
+//! authorities other than those of the system, and a client certificate. The bus calls this
+//! function for each connection, too, so it can read replaced files. [`NatsOptions::tls_first`] is
+//! for servers that require the handshake first.
 //!
-//! With a `nats://` URL the server decides: if it requires TLS, the client library trusts the
-//! authorities of the system, or what the options of [`NatsBus::from_client`] say.
+//! With a `nats://` URL the server decides: if it requires TLS, the client library uses the TLS
+//! settings of the options that were passed to [`NatsBus::from_client`], and by default trusts the
+//! authorities of the system.
 //!
 //! # Clusters
 //!
 //! Give several URLs, separated by commas. The bus connects to one server and remembers the others
 //! that it announces (`connect_urls`), so it stays connected even if none of the named servers is
 //! left. The certificates of announced servers must be for the announced hosts
-//! (`client_advertise`). The client library reports announced servers at each connection only: the
-//! bus learns of a server that joins the cluster later when it reconnects.
+//! (`client_advertise`), or for the name that `TlsOptions::server_name` sets. The client library
+//! reports announced servers at each connection only: the bus learns of a server that joins the
+//! cluster later when it reconnects.
 //!
 //! When a server announces that it is shutting down (lame duck mode), the bus connects to another
-//! server and then leaves. It reports [`ConnectionLost`](BusEvent::ConnectionLost) and
-//! [`Reconnected`](BusEvent::Reconnected) at once. Calls and streams continue; messages that the
-//! old server has not delivered by then are lost. If there is no other server, the bus stays to the
-//! end.
+//! server and then leaves. It reports [`ConnectionLost`](BusEvent::ConnectionLost), immediately
+//! followed by [`Reconnected`](BusEvent::Reconnected). Calls and streams continue, and every frame
+//! that the bus has accepted is published. Messages that the old server has not delivered by then
+//! are lost. If there is no other server, the bus stays to the end.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -182,8 +188,6 @@ mod signal;
 mod status;
 mod subject;
 mod subscribe;
-#[cfg(feature = "tls")]
-mod tls;
 mod url;
 
 use std::fmt;
@@ -204,7 +208,7 @@ pub use crate::credentials::CredentialsError;
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
 #[cfg(feature = "tls")]
-pub use crate::tls::TlsOptions;
+pub use psrpc_bus_net::TlsOptions;
 
 use crate::connection::{Shared, Task};
 use crate::io::Io;

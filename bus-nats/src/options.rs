@@ -1,21 +1,18 @@
 //! Options of the bus and their defaults.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use psrpc::proto::{Compression, FrameLimits};
+#[cfg(feature = "tls")]
+use psrpc_bus_net::TlsOptions;
+use psrpc_bus_net::{Provider, ProviderError};
 
-use crate::credentials::{Credentials, Provider, ProviderError};
+use crate::credentials::Credentials;
 #[cfg(feature = "tls")]
 use crate::error::{ConnectError, UrlProblem};
-#[cfg(feature = "tls")]
-use crate::tls::TlsOptions;
 use crate::url::Servers;
-
-/// The maximum delay before a refused subscription is requested again.
-pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Options of a [`NatsBus`](crate::NatsBus).
 #[derive(Clone, Debug)]
@@ -95,8 +92,8 @@ impl NatsOptions {
 
     /// Sets the maximum delay between two attempts to reconnect. Default: 1 s.
     ///
-    /// The first attempt is immediate. Each later delay is up to twice as long as the previous one,
-    /// with jitter. The number of attempts is not limited.
+    /// The first delay is 10 ms, and each later one is four times as long, minus a random part of
+    /// up to one half. The number of attempts is not limited.
     #[must_use]
     pub fn reconnect_delay(mut self, longest: Duration) -> Self {
         self.reconnect_delay = longest;
@@ -168,7 +165,7 @@ impl NatsOptions {
         mut self,
         provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
     ) -> Self {
-        self.credentials = Some(Provider::new(provider));
+        self.credentials = Some(Provider::new("credentials", provider));
         self
     }
 
@@ -208,7 +205,7 @@ impl NatsOptions {
         mut self,
         provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
     ) -> Self {
-        self.tls = Some(Provider::new(provider));
+        self.tls = Some(Provider::new("TLS options", provider));
         self
     }
 
@@ -235,7 +232,7 @@ impl NatsOptions {
     /// there are no credentials or the TLS options are invalid.
     pub(crate) fn apply(&self, client: ConnectOptions, servers: &Servers) -> Result<ConnectOptions, String> {
         let credentials = match &self.credentials {
-            Some(provider) => Some(provider.provide().map_err(|error| format!("no credentials: {error}"))?),
+            Some(provider) => Some(provider.provide()?),
             None => servers.credentials.clone(),
         };
         let client = match credentials {
@@ -253,41 +250,8 @@ impl NatsOptions {
 
     #[cfg(feature = "tls")]
     fn apply_tls(&self, client: ConnectOptions) -> Result<ConnectOptions, String> {
-        let options = match &self.tls {
-            Some(provider) => provider.provide().map_err(|error| format!("no TLS options: {error}"))?,
-            None => TlsOptions::default(),
-        };
+        let options = self.tls.as_ref().map(Provider::provide).transpose()?.unwrap_or_default();
         let client = client.tls_client_config(options.config()?).require_tls(true);
         Ok(if self.tls_first { client.tls_first() } else { client })
-    }
-}
-
-/// Returns the delay before an attempt: none before the first, 20 ms before the second, doubling up
-/// to `longest`. A random part of up to one half is subtracted.
-pub(crate) fn delay(attempt: usize, longest: Duration) -> Duration {
-    if attempt <= 1 {
-        return Duration::ZERO;
-    }
-    let doublings = u32::try_from(attempt - 2).unwrap_or(u32::MAX);
-    let full = Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(doublings)).min(longest);
-    // The keys of a new hasher are random enough for jitter.
-    let random = RandomState::new().hash_one(attempt) % 1024;
-    full / 2 + full * u32::try_from(random).unwrap_or(0) / 2048
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_grow_up_to_the_longest_and_differ() {
-        let longest = Duration::from_secs(1);
-        assert_eq!(delay(1, longest), Duration::ZERO);
-        for attempt in 2..200 {
-            let full = Duration::from_millis(20 << (attempt - 2).min(10)).min(longest);
-            let delay = delay(attempt, longest);
-            assert!(full / 2 <= delay && delay <= full, "{delay:?} at attempt {attempt}");
-        }
-        assert!((0..100).any(|_| delay(50, longest) != delay(50, longest)));
     }
 }

@@ -10,7 +10,8 @@ use psrpc::Time;
 
 /// Two frames within this time belong to different calls, because a round trip takes longer.
 const CLOSE: Duration = Duration::from_micros(20);
-/// Batching begins once this many more frames were close to the previous one than not.
+/// Batching begins once the frames close to their predecessors outnumber the other frames by this
+/// many.
 const BATCH_AFTER: u32 = 8;
 /// Batching ends after this many consecutive batches of one frame.
 const IMMEDIATE_AFTER: u32 = 16;

@@ -97,8 +97,9 @@ impl Permissions {
     }
 
     /// Handles a refused frame. Returns all unconfirmed frames on the subject: they were sent at
-    /// about the same time, so the server refuses them too. Also returns `true` if the number of
-    /// such refusals is limited.
+    /// about the same time, so the server refuses them too. Also returns `true` if the frame was
+    /// sent while the number of unconfirmed frames was limited: the client library has room for the
+    /// errors of all such frames.
     pub(crate) fn refuse(&mut self, subject: &str) -> (Vec<Unconfirmed>, bool) {
         self.has_refused = true;
         self.allowed.remove(subject);

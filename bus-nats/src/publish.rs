@@ -1,10 +1,10 @@
 //! Publishing: the path of a frame from the offer to the connection.
 //!
-//! A frame is queued under the locks of the publisher and sent once they are free: the queue adds a
-//! waker to the publisher's [`WakeList`], which encodes the queued frames and passes them to the
-//! client library on the publisher's thread. If another thread is already sending, it takes the new
-//! frame too. When many calls are in flight, a task sends instead, after one turn of the executor
-//! ([`Pace`]).
+//! The caller of [`Publisher::publish`] may hold locks, so the frame is only queued there, and sent
+//! once the locks are released: `publish` adds a waker to the caller's [`WakeList`]. On the
+//! caller's thread, this waker encodes the queued frames and passes them to the client library. If
+//! another thread is already sending, it takes the new frame too. When many calls are in flight, a
+//! task sends instead, after one turn of the executor ([`Pace`]).
 //!
 //! ```text
 //! queued --> encoded (large frames in a task) --> sent --> confirmed by a round trip, unless the
@@ -32,8 +32,8 @@ use crate::subject;
 
 /// The size from which a frame is encoded in its own task.
 const LARGE: usize = 64 * 1024;
-/// The bytes that a frame counts in addition to its value. Its encoding adds less, except for
-/// metadata.
+/// The number of bytes that is counted for a frame in addition to its value. The encoding adds less
+/// than that, unless the frame has much metadata.
 const FRAME_BYTES: usize = 512;
 /// The maximum amount passed to the client library and not written yet.
 const MAX_UNWRITTEN: Size = Size { bytes: 512 * 1024, frames: 1024 };
@@ -69,6 +69,8 @@ struct Queue {
     unflushed: Size,
     /// The amount covered by the current flush.
     flushing: Size,
+    /// The number of lost connections. Distinguishes the frames of the current one from earlier ones.
+    losses: u64,
     permissions: Permissions,
     pace: Pace,
     /// The tasks waiting for room.
@@ -76,18 +78,15 @@ struct Queue {
 }
 
 enum ConnectionState {
-    Up(LiveConnection),
+    Up(Arc<LiveConnection>),
     Down(String),
     Stopped,
 }
 
 /// An established connection.
-#[derive(Clone)]
 struct LiveConnection {
     client: Client,
     max_payload: usize,
-    /// Distinguishes the connection from earlier ones.
-    number: u64,
 }
 
 /// A frame waiting to be sent.
@@ -128,6 +127,7 @@ impl Publisher {
             sending: false,
             unflushed: Size::default(),
             flushing: Size::default(),
+            losses: 0,
             permissions: Permissions::default(),
             pace: Pace::default(),
             wakers: Vec::new(),
@@ -208,39 +208,40 @@ impl Publisher {
         let mut batch = Batch::default();
         loop {
             let Some(connection) = self.begin_batch(&mut batch) else { return };
-            batch.large.drain(..).for_each(|frame| self.encode_in_task(frame, connection.number));
+            batch.large.drain(..).for_each(|frame| self.encode_in_task(frame, batch.losses));
             batch.encode(&connection, self.compression);
-            self.track_unconfirmed(connection.number, &mut batch.unconfirmed);
+            self.track_unconfirmed(batch.losses, &mut batch.unconfirmed);
             batch
                 .messages
                 .drain(..)
                 .for_each(|(subject, payload)| send_to_client(&connection.client, subject, payload));
-            self.end_batch(connection.number, &batch);
+            self.end_batch(&batch);
         }
     }
 
     /// Takes the frames that can be sent now. Returns the connection, or `None` if there is nothing
     /// to send.
-    fn begin_batch(&self, batch: &mut Batch) -> Option<LiveConnection> {
+    fn begin_batch(&self, batch: &mut Batch) -> Option<Arc<LiveConnection>> {
         let mut queue = self.queue.lock();
         if queue.sending {
             return None;
         }
         let ConnectionState::Up(connection) = &queue.connection else { return None };
-        let connection = connection.clone();
+        let connection = Arc::clone(connection);
         queue.fill(batch);
+        batch.losses = queue.losses;
         batch.is_limited = queue.permissions.is_limited();
         queue.sending = !batch.is_empty();
         queue.sending.then_some(connection)
     }
 
     /// Tracks frames until they are confirmed or the connection is lost.
-    fn track_unconfirmed(&self, number: u64, frames: &mut Vec<Unconfirmed>) {
+    fn track_unconfirmed(&self, losses: u64, frames: &mut Vec<Unconfirmed>) {
         if frames.is_empty() {
             return;
         }
         let mut queue = self.queue.lock();
-        if queue.connection.is(number) {
+        if queue.losses == losses {
             return queue.permissions.sending(frames);
         }
         drop(queue);
@@ -248,12 +249,12 @@ impl Publisher {
     }
 
     /// Records that a batch has been sent.
-    fn end_batch(&self, number: u64, batch: &Batch) {
+    fn end_batch(&self, batch: &Batch) {
         let mut wakes = WakeList::new();
         let mut queue = self.queue.lock();
         queue.sending = false;
         // The receipts of lost frames have been failed already.
-        if !queue.connection.is(number) {
+        if queue.losses != batch.losses {
             return;
         }
         queue.permissions.sent();
@@ -266,15 +267,15 @@ impl Publisher {
     }
 
     /// Encodes a large frame in a task, so that it delays only frames of its own channel.
-    fn encode_in_task(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
-        let mut task = EncodeTask { publisher: Arc::clone(self), frame: Some(frame), number };
+    fn encode_in_task(self: &Arc<Self>, frame: QueuedFrame, losses: u64) {
+        let mut task = EncodeTask { publisher: Arc::clone(self), frame: Some(frame), losses };
         self.runtime.spawn(Box::pin(async move { task.run() }));
     }
 
     /// Requeues a large frame after encoding, followed by the frames that waited for it.
-    fn on_encoded(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
+    fn on_encoded(self: &Arc<Self>, frame: QueuedFrame, losses: u64) {
         let mut queue = self.queue.lock();
-        if !queue.connection.is(number) {
+        if queue.losses != losses {
             let lost = self.lost_error();
             drop(queue);
             return frame.fail(lost);
@@ -295,9 +296,24 @@ impl Publisher {
     // --- the connection --------------------------------------------------------------------------
 
     /// Records that a connection is established.
-    pub(crate) fn connected(self: &Arc<Self>, client: Client, number: u64) {
-        let max_payload = client.max_payload();
-        self.queue.lock().connection = ConnectionState::Up(LiveConnection { client, max_payload, number });
+    pub(crate) fn connected(&self, client: &Client) {
+        drop(self.replace_connection(client));
+    }
+
+    /// Publishes on another connection from now on. Frames that were sent on the old one stay
+    /// tracked. Returns once no thread sends on the old one.
+    pub(crate) async fn move_to(&self, client: &Client) {
+        let replaced = self.replace_connection(client);
+        while matches!(&replaced, ConnectionState::Up(old) if Arc::strong_count(old) > 1) {
+            // The other thread finishes soon.
+            yield_now().await;
+        }
+    }
+
+    fn replace_connection(&self, client: &Client) -> ConnectionState {
+        let connection = LiveConnection { client: client.clone(), max_payload: client.max_payload() };
+        let connection = ConnectionState::Up(Arc::new(connection));
+        std::mem::replace(&mut self.queue.lock().connection, connection)
     }
 
     /// Records that the connection was lost.
@@ -317,6 +333,7 @@ impl Publisher {
         let held_back = std::mem::take(&mut queue.held_back).into_values().flatten();
         let frames: Vec<_> = queue.frames.drain(..).chain(held_back).collect();
         let unconfirmed = queue.permissions.lost();
+        queue.losses += 1;
         (queue.unflushed, queue.flushing) = (Size::default(), Size::default());
         let bytes = queue.bytes;
         queue.release(bytes, self.limit, &mut wakes);
@@ -358,7 +375,8 @@ impl Publisher {
         self.send();
     }
 
-    /// Handles a refused frame. Returns `true` if the number of such refusals is limited.
+    /// Handles a refused frame. Returns `true` if it was sent while the number of unconfirmed
+    /// frames was limited.
     pub(crate) fn refused(self: &Arc<Self>, subject: &str, text: &str) -> bool {
         let (refused, is_expected) = self.queue.lock().permissions.refuse(subject);
         for frame in refused {
@@ -395,12 +413,6 @@ impl Wake for Publisher {
             drop(queue);
             publisher.send();
         }));
-    }
-}
-
-impl ConnectionState {
-    fn is(&self, number: u64) -> bool {
-        matches!(self, ConnectionState::Up(connection) if connection.number == number)
     }
 }
 
@@ -484,6 +496,8 @@ struct Batch {
     /// may arrive immediately.
     unconfirmed: Vec<Unconfirmed>,
     is_limited: bool,
+    /// The number of lost connections when the frames were taken.
+    losses: u64,
 }
 
 impl Batch {
@@ -528,8 +542,7 @@ fn send_to_client(client: &Client, subject: Subject, payload: Bytes) {
 struct EncodeTask {
     publisher: Arc<Publisher>,
     frame: Option<QueuedFrame>,
-    /// The number of the connection.
-    number: u64,
+    losses: u64,
 }
 
 impl EncodeTask {
@@ -546,6 +559,6 @@ impl Drop for EncodeTask {
         if let Content::Frame(_) = frame.content {
             frame.content = Content::Failed;
         }
-        self.publisher.on_encoded(frame, self.number);
+        self.publisher.on_encoded(frame, self.losses);
     }
 }

@@ -13,6 +13,8 @@ const REFUSAL_PERIOD: Duration = Duration::from_millis(100);
 /// The state of a connection as reported by the client library.
 #[derive(Default)]
 pub(crate) struct ConnectionStatus {
+    /// Whether the bus uses the connection. Refusals on others are ignored.
+    pub(crate) is_used: bool,
     /// The last error of the server that was not a refusal.
     pub(crate) last_error: Option<String>,
     /// Whether the server has announced that it is shutting down.

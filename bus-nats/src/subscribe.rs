@@ -33,7 +33,7 @@ use psrpc::{BusError, Now, SubscriptionKind, Time};
 
 use crate::error::Failure;
 use crate::listeners::{Group, Listener, ListenerState, Listeners};
-use crate::options::{NatsOptions, RETRY_DELAY, delay};
+use crate::options::NatsOptions;
 use crate::reader::Reader;
 use crate::signal::Signal;
 
@@ -46,6 +46,10 @@ const MIN_WINDOW_BOUND: usize = 4;
 /// The maximum time from the end of a round to the report of its refusals. Only matters for
 /// refusals that do not name a subject.
 const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(100);
+
+/// The first and the longest delay before a refused subscription is requested again.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// The queue group of all queue subscriptions (PROTOCOL section 2) without a group of their own.
 const GROUP: &str = "bus";
@@ -81,7 +85,7 @@ struct Table {
     /// The maximum number of unconfirmed subjects now, and its upper bound.
     window: usize,
     max_window: usize,
-    /// The time to wait for before confirming, if a round alone is not enough.
+    /// The earliest time to confirm subjects, if a round alone is not enough.
     confirm_at: Option<Time>,
     /// The time before which no request is sent, because refusals of withdrawn requests may still
     /// come.
@@ -443,9 +447,10 @@ impl Subscriptions {
         subject.refusals = subject.refusals.saturating_add(1);
         subject.interrupt(is_first, &cause, &mut wakes);
         subject.fail_new(&cause, &mut wakes);
-        let (key, refusals) = ((subject.name.clone(), subject.group.clone()), subject.refusals as usize);
+        let (key, refusals) = ((subject.name.clone(), subject.group.clone()), subject.refusals);
         if subject.active > 0 {
-            table.retries.insert((now.time + delay(refusals + 1, RETRY_DELAY), id));
+            let delay = psrpc_bus_net::delay(FIRST_DELAY, refusals - 1, LONGEST_DELAY, now.wall);
+            table.retries.insert((now.time + delay, id));
             wakes.push(self.work.waker());
         } else {
             subject.state = SubscriptionState::Closed;
@@ -601,7 +606,7 @@ impl Subject {
         true
     }
 
-    /// Returns `true` if a refusal can no longer be late.
+    /// Returns `true` if a late refusal of the subscription can no longer arrive.
     fn is_certain(&self, now: Time) -> bool {
         self.round_ended_at.is_none_or(|ended| now.since(ended) >= MAX_REFUSAL_DELAY)
     }

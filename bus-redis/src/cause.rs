@@ -58,7 +58,7 @@ pub(crate) fn of(error: &RedisError, password: Option<&str>) -> String {
         }
         (ErrorKind::Parse, _) => "the server does not speak the Redis protocol".into(),
         (_, Some(code)) => of_server(&format!("{code} {}", error.detail().unwrap_or_default()), password),
-        _ => error.to_string(),
+        _ => excerpt(&error.to_string()),
     }
 }
 
@@ -72,8 +72,13 @@ pub(crate) fn of_server(line: &str, password: Option<&str>) -> String {
     if password.is_some_and(repeats) && !ORDINARY.iter().any(|sentence| line.starts_with(sentence)) {
         return "the server sent an error that contains the password, so it is not shown".into();
     }
-    let is_long = line.chars().nth(LONGEST).is_some();
-    let shown = line.chars().take(LONGEST).map(|each| if each.is_control() { ' ' } else { each });
+    excerpt(line)
+}
+
+/// Returns the beginning of a text that a server has sent, without control characters.
+pub(crate) fn excerpt(text: &str) -> String {
+    let is_long = text.chars().nth(LONGEST).is_some();
+    let shown = text.chars().take(LONGEST).map(|each| if each.is_control() { ' ' } else { each });
     shown.chain(is_long.then_some("...").into_iter().flat_map(str::chars)).collect()
 }
 

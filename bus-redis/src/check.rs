@@ -1,11 +1,12 @@
-//! Whether a server is what the bus takes it for, asked when the bus connects and at each interval.
+//! Checks of a server's kind and role, made when the bus connects and at each interval.
 //!
 //! A master that became a replica answers pings, and accepts messages that only its own clients
-//! receive. `HELLO` tells its role, and needs no right. A node of a cluster forwards messages
-//! whatever its role is, so it is asked whether it belongs to the cluster.
+//! receive. `HELLO` reports the role, and needs no right. A node of a cluster forwards messages in
+//! either role, so the bus checks instead that the node is connected to its cluster.
 
 use redis::{Cmd, ServerError, Value};
 
+use crate::cause;
 use crate::target::TargetKind;
 
 /// Returns the command whose reply [`problem`] judges.
@@ -22,7 +23,9 @@ pub(crate) fn command(kind: &TargetKind) -> Cmd {
 /// Returns the reason why the bus cannot use the server, if there is one.
 pub(crate) fn problem(kind: &TargetKind, reply: &Value) -> Option<String> {
     match (kind, reply) {
-        (_, Value::ServerError(error)) if error.code() == "NOAUTH" => Some(text(error)),
+        (_, Value::ServerError(error)) if error.code() == "NOAUTH" => {
+            Some(cause::of_server(&text(error), None))
+        }
         (TargetKind::Cluster, Value::ServerError(error)) => is_no_node(error)
             .then(|| "the server is no node of a Redis Cluster: use `redis://` for a single server".into()),
         (TargetKind::Cluster, reply) => problem_of_node(&string(reply)?),
@@ -50,8 +53,9 @@ fn problem_of_server(kind: &TargetKind, fields: &[(Value, Value)]) -> Option<Str
     Some(problem.into())
 }
 
-/// A node that no majority of the masters can reach sees no failed slots, only unreachable ones. A
-/// cluster that has lost slots still carries messages.
+/// Detects a node that is cut off from the majority of the masters. Only a majority marks slots as
+/// failed, so such a node reports a failed state without failed slots. A cluster with failed slots
+/// still forwards messages and is not a problem.
 fn problem_of_node(info: &str) -> Option<String> {
     let has = |line| info.lines().any(|found| found.trim_end() == line);
     (has("cluster_state:fail") && has("cluster_slots_fail:0")).then(|| {
@@ -59,7 +63,7 @@ fn problem_of_node(info: &str) -> Option<String> {
     })
 }
 
-/// Whether this is the error of a server without a cluster, or of a sentinel.
+/// Returns `true` if this is the error of a server without a cluster, or of a sentinel.
 fn is_no_node(error: &ServerError) -> bool {
     let text = text(error);
     text.contains("cluster support disabled") || text.starts_with("ERR unknown command")
@@ -95,6 +99,15 @@ mod tests {
         assert!(problem("sentinel", "").contains("redis+sentinel://"));
         assert!(problem("cluster", "replica").contains("redis+cluster://"));
         assert_eq!(super::problem(&TargetKind::Server, &Value::Map(Vec::new())), None);
+    }
+
+    #[test]
+    fn a_long_error_of_the_server_is_cut() {
+        let reply =
+            redis::parse_redis_value(format!("-NOAUTH {}\r\n", "x".repeat(10_000)).as_bytes()).unwrap();
+        let problem = problem(&TargetKind::Server, &reply).unwrap();
+        assert!(problem.starts_with("NOAUTH xxx") && problem.ends_with("x..."), "{problem}");
+        assert!(problem.len() < 600, "{problem}");
     }
 
     #[test]

@@ -352,7 +352,7 @@ impl<P: ConnectionRole> Connection<P> {
     }
 }
 
-/// Returns why the bus has stopped, if a task of it ended early.
+/// Returns the error of a bus that stopped because one of its tasks ended early.
 pub(crate) fn task_ended() -> BusError {
     BusError::new("the bus has stopped: its background task ended (its runtime shut down, or it panicked)")
 }

@@ -13,7 +13,7 @@ use crate::dial::{Login, Session};
 use crate::error::ConnectError;
 use crate::options::RedisOptions;
 use crate::target::{Target, TargetKind};
-use crate::{backoff, cause, check};
+use crate::{cause, check};
 
 /// The delay before the first attempt to connect again.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
@@ -31,9 +31,9 @@ struct ConnectorState {
     has_connected: bool,
     /// The server of the latest connection, as it is shown in errors.
     server: Arc<str>,
-    /// The addresses to try, the one that worked last first.
+    /// The addresses to try. The address of the latest connection comes first.
     addresses: Vec<ConnectionAddr>,
-    /// The slots of the cluster, as the latest node told them.
+    /// The slots of the cluster, as last reported by a node.
     slots: Arc<Slots>,
 }
 
@@ -78,7 +78,8 @@ impl Connector {
         Err(self.all_failed(errors))
     }
 
-    /// Connects to the server at an address, or to the one that the sentinel at it names.
+    /// Connects to the server at an address, or to the master that the sentinel at this address
+    /// names.
     async fn attempt(
         &self,
         address: &ConnectionAddr,
@@ -93,18 +94,18 @@ impl Connector {
         };
         self.check(&mut session).await?;
         if self.target.is_cluster()
-            && let Some(slots) = Slots::ask(&mut session).await
+            && let Ok(Some(slots)) = Slots::ask(&mut session).await
         {
             self.learn(slots);
         }
         Ok(session)
     }
 
-    /// Checks that the server is what the bus needs.
+    /// Checks that the server has the kind and the role that the bus needs.
     async fn check(&self, session: &mut Session) -> Result<(), ConnectError> {
         let command = check::command(&self.target.kind);
         let error = |cause| ConnectError::Server { server: session.server.clone(), cause };
-        // The reply takes part in connecting.
+        // The check is part of connecting, so the timeout for connecting applies.
         let mut connection = session.connection.clone();
         connection.set_response_timeout(self.options.connection_timeout);
         match connection.send_packed_command(&command).await {
@@ -122,7 +123,8 @@ impl Connector {
         }
         let causes: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let (server, cause) = (self.target.names(), causes.join("; "));
-        // One refusal is worth an event, whatever the other addresses say.
+        // A refusal by one server is reported as an event, even if other servers failed for other
+        // reasons.
         match errors.iter().any(|error| matches!(error, ConnectError::Refused { .. })) {
             true => ConnectError::Refused { server, cause },
             false => ConnectError::Server { server, cause },
@@ -134,7 +136,8 @@ impl Connector {
         let mut state = self.state.lock();
         let nodes: Vec<_> =
             slots.nodes().map(|(host, port)| ConnectionAddr::Tcp(host.into(), port)).collect();
-        // The one that worked last stays first, and those of the URL stay as a way back.
+        // The order is kept. The addresses in the URL are kept too, in case all other nodes are
+        // replaced.
         let is_known = |node: &ConnectionAddr| nodes.contains(node) || self.target.addresses.contains(node);
         state.addresses.retain(is_known);
         for node in nodes {
@@ -145,12 +148,12 @@ impl Connector {
         state.slots = Arc::new(slots);
     }
 
-    /// Returns the slots of the cluster as they are known.
+    /// Returns the known slots of the cluster.
     pub(crate) fn slots(&self) -> Arc<Slots> {
         Arc::clone(&self.state.lock().slots)
     }
 
-    /// Returns the addresses to try, the one that worked last first.
+    /// Returns the addresses to try. The address of the latest connection comes first.
     pub(crate) fn addresses(&self) -> Vec<ConnectionAddr> {
         self.state.lock().addresses.clone()
     }
@@ -180,8 +183,7 @@ impl Connector {
     /// Returns the error for a reply that does not fit the command.
     pub(crate) fn unexpected_reply(&self, reply: &Value) -> BusError {
         // A server that is not Redis may reply with anything, of any length.
-        let reply: String = format!("{reply:?}").chars().take(200).collect();
-        BusError::new(self.connect_error(format!("unexpected reply: {reply}")))
+        BusError::new(self.connect_error(cause::excerpt(&format!("unexpected reply: {reply:?}"))))
     }
 
     /// Returns an error of the server of the latest connection.
@@ -191,8 +193,8 @@ impl Connector {
 
     /// Sleeps before the next attempt to connect. The delay grows with `failures`.
     pub(crate) fn sleep_after(&self, failures: u32) -> Task {
-        let jitter = self.runtime.now().wall.as_unix_nanos();
-        self.sleep(backoff::delay(FIRST_DELAY, failures, self.options.reconnect_delay, jitter))
+        let now = self.runtime.now().wall;
+        self.sleep(psrpc_bus_net::delay(FIRST_DELAY, failures, self.options.reconnect_delay, now))
     }
 
     pub(crate) fn sleep(&self, duration: Duration) -> Task {

@@ -1,10 +1,6 @@
-//! Who the bus logs in as, and functions that are asked anew for each connection.
+//! Credentials of a user of a Redis server.
 
 use std::fmt;
-use std::sync::Arc;
-
-/// Any error of a function that provides credentials or certificates.
-pub(crate) type ProviderError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A user of the server and a password. `Debug` does not show the password.
 #[derive(Clone)]
@@ -28,32 +24,5 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
-/// A function that is asked anew for each connection.
-pub(crate) struct Provider<T>(Arc<dyn Fn() -> Result<T, ProviderError> + Send + Sync>);
-
-impl<T> Provider<T> {
-    pub(crate) fn new<E: Into<ProviderError>>(
-        provide: impl Fn() -> Result<T, E> + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(move || provide().map_err(Into::into)))
-    }
-
-    pub(crate) fn provide(&self) -> Result<T, ProviderError> {
-        (self.0)()
-    }
-}
-
-impl<T> Clone for Provider<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> fmt::Debug for Provider<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").finish_non_exhaustive()
     }
 }

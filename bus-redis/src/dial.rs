@@ -1,10 +1,11 @@
-//! One connection to one address: credentials, TLS, and the words of a server that hangs up.
+//! Connects to one address: credentials, TLS, and the error of a server that hangs up.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use psrpc_bus_net::Provider;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo,
@@ -13,7 +14,7 @@ use redis::{
 use tokio::sync::oneshot;
 
 use crate::connector::Connector;
-use crate::credentials::{Credentials, Provider};
+use crate::credentials::Credentials;
 use crate::error::ConnectError;
 #[cfg(feature = "tls")]
 use crate::tls::HandshakeError;
@@ -27,18 +28,19 @@ pub(crate) struct Session {
     pub(crate) connection: MultiplexedConnection,
     /// The server's address as shown in errors.
     pub(crate) server: String,
-    /// Dropped with the session, which ends the task that drives a connection of the bus's own.
+    /// With TLS, a task of the bus drives the connection. The task ends when this sender is
+    /// dropped.
     _driver: Option<oneshot::Sender<()>>,
 }
 
-/// Whose credentials and certificates a connection uses.
+/// The kind of server, which determines the credentials and certificates of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Login {
     Server,
     Sentinel,
 }
 
-/// Why an attempt failed: in words of the bus's own, or of the client library.
+/// The reason why an attempt failed, as a text of the bus or an error of a library.
 enum DialError {
     #[cfg(feature = "tls")]
     Text(String),
@@ -57,7 +59,8 @@ impl Connector {
     ) -> Result<Session, ConnectError> {
         let server = address.to_string();
         let error = |cause| ConnectError::Server { server: server.clone(), cause };
-        let settings = self.settings(address, login).map_err(error)?;
+        let refused = |cause| ConnectError::Refused { server: server.clone(), cause };
+        let settings = self.settings(address, login).map_err(refused)?;
         let connected = match self.target.tls {
             #[cfg(feature = "tls")]
             true => self.dial_tls(&settings, login, config).await,
@@ -72,10 +75,8 @@ impl Connector {
             #[cfg(feature = "tls")]
             DialError::Text(cause) | DialError::Handshake(HandshakeError::Failed(cause)) => error(cause),
             #[cfg(feature = "tls")]
-            DialError::Handshake(HandshakeError::Refused(cause)) => ConnectError::Refused { server, cause },
-            DialError::Redis(failure) if is_refusal(&failure) => {
-                ConnectError::Refused { cause: cause::of(&failure, password), server }
-            }
+            DialError::Handshake(HandshakeError::Refused(cause)) => refused(cause),
+            DialError::Redis(failure) if is_refusal(&failure) => refused(cause::of(&failure, password)),
             DialError::Redis(failure) => error(self.cause(address, &failure, password).await),
         })
     }
@@ -101,7 +102,7 @@ impl Connector {
         }
     }
 
-    /// Returns the settings of a connection, with the credentials of the moment.
+    /// Returns the settings of a connection, with the current credentials.
     fn settings(&self, address: &ConnectionAddr, login: Login) -> Result<ConnectionInfo, String> {
         let (redis, provider) = match login {
             Login::Server => {
@@ -112,10 +113,9 @@ impl Connector {
                 (settings, self.options.sentinel_credentials.as_ref())
             }
         };
-        let redis = match provider.map(Provider::provide) {
+        let redis = match provider.map(Provider::provide).transpose()? {
             None => redis,
-            Some(Ok(credentials)) => with_credentials(redis, &credentials),
-            Some(Err(error)) => return Err(format!("the credentials could not be provided: {error}")),
+            Some(credentials) => with_credentials(redis, &credentials),
         };
         Ok(self.target.settings.clone().set_addr(address.clone()).set_redis_settings(redis))
     }
@@ -154,22 +154,18 @@ impl Connector {
         login: Login,
         config: &AsyncConnectionConfig,
     ) -> Result<(MultiplexedConnection, impl Future<Output = ()> + Send + 'static), DialError> {
-        use crate::{stream, tls::TlsOptions};
+        use crate::{stream, tls};
 
         let ConnectionAddr::Tcp(host, port) = settings.addr() else {
             return Err(DialError::Text("TLS needs a host and a port".into()));
         };
         let own = self.options.sentinel_tls.as_ref().filter(|_| login == Login::Sentinel);
-        let options = match own.or(self.options.tls.as_ref()).map(Provider::provide) {
-            None => TlsOptions::new(),
-            Some(Ok(options)) => options,
-            Some(Err(error)) => {
-                return Err(DialError::Text(format!("the TLS options could not be provided: {error}")));
-            }
-        };
+        let options = own.or(self.options.tls.as_ref()).map(Provider::provide).transpose();
+        let options = options.map_err(|cause| DialError::Handshake(HandshakeError::Refused(cause)))?;
+        let options = options.unwrap_or_default();
         let stream = stream::connect(host, *port, self.runtime.is_tokio()).await;
         let stream = stream.map_err(|error| DialError::Redis(error.into()))?;
-        let stream = options.handshake(host, stream).await.map_err(DialError::Handshake)?;
+        let stream = tls::handshake(&options, host, stream).await.map_err(DialError::Handshake)?;
         let connected =
             MultiplexedConnection::new_with_config(settings.redis_settings(), stream, config.clone());
         connected.await.map_err(DialError::Redis)
@@ -196,13 +192,13 @@ async fn dial_plain(
     client.get_multiplexed_async_connection_with_config(config).await.map_err(DialError::Redis)
 }
 
-/// Whether the server was reached and did not reply.
+/// Returns `true` if the server was reached and did not reply.
 fn is_silent(error: &RedisError) -> bool {
     error.is_timeout() || error.is_io_error() && !error.is_connection_refusal()
 }
 
-/// Whether the server refuses the credentials or the certificate of the bus. With TLS 1.3 a server
-/// refuses a certificate after the handshake.
+/// Returns `true` if the server refuses the credentials or the certificate of the bus. With TLS 1.3
+/// a server refuses a certificate after the handshake.
 fn is_refusal(error: &RedisError) -> bool {
     matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
         || error.is_io_error() && error.to_string().contains("received fatal alert")

@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is invalid, is not a Redis URL, or does not go with the options.
+    /// The URL is invalid, is not a Redis URL, or conflicts with the options.
     #[error("invalid Redis URL: {cause}")]
     Url {
         /// The reason, without any part of the URL but its scheme.
@@ -16,13 +16,13 @@ pub enum ConnectError {
         /// The feature to enable.
         feature: &'static str,
     },
-    /// The server refuses the credentials or the certificate of the bus, or the bus does not trust
-    /// the certificate of the server.
+    /// The server refuses the credentials or the certificate of the bus, the bus does not trust the
+    /// certificate of the server, or a function that returns credentials or TLS options failed.
     #[error("redis at {server}: {cause}")]
     Refused {
         /// The server's address.
         server: String,
-        /// The error of the server, or of the TLS handshake.
+        /// The error of the server, of the TLS handshake or of the function.
         cause: String,
     },
     /// The server is unreachable, refuses the connection for another reason, or is not of the kind

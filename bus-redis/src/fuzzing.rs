@@ -39,7 +39,7 @@ impl Bus {
     ///
     /// # Panics
     ///
-    /// If no connector can be made for a loopback address.
+    /// Panics if no connector can be made for a loopback address.
     pub fn new(runtime: impl Runtime, options: RedisOptions) -> Self {
         let target = url::target("redis://127.0.0.1").expect("it is a URL");
         let connector = Connector::new(target, options, Arc::new(runtime)).expect("the options are allowed");
@@ -53,7 +53,7 @@ impl Bus {
     ///
     /// # Panics
     ///
-    /// If the bus has stopped, which cannot happen here.
+    /// Panics if the bus has stopped, which cannot happen here.
     pub fn subscribe(&self, channel: &str, kind: SubscriptionKind, sink: Sink) -> Subscriber {
         let mut wakes = WakeList::new();
         let id = self.0.subscriptions.subscribe(channel, kind, sink, &mut wakes);

@@ -26,16 +26,17 @@
 //! | `redis+sentinel://[[user]:password@]host[:port],.../NAME[/database]` | the master that the sentinels call `NAME`; their port is 26379 unless the URL names another |
 //! | `redis+cluster://[[user]:password@]host[:port],...` | a Redis Cluster, of which the URL names some nodes |
 //!
-//! `rediss` in place of `redis` asks for TLS (feature `tls`); `valkey` and `valkeys` mean the same.
-//! A database only matters for locks: channels are the same in all. Special characters in a user or
-//! a password are percent-encoded. Credentials that change while the bus runs come from
-//! [`RedisOptions::credentials`].
+//! `rediss` in place of `redis` asks for TLS (feature `tls`). `valkey` and `valkeys` mean the same
+//! as `redis` and `rediss`. The database only matters for locks: channels are the same in all
+//! databases. Special characters in a user or a password are percent-encoded. If credentials change
+//! while the bus runs, set [`RedisOptions::credentials`].
 //!
 //! # Queues
 //!
 //! A queue subscription consists of a plain subscription and a lock. Every member of the fleet
-//! receives each frame, and the member that sets the frame's key takes it. For 5 s, no member takes
-//! a second, identical frame. Requests are never identical. Updates of a subscription may be.
+//! receives each frame, and the member that acquires the frame's lock takes it. The key of the lock
+//! is the digest of the frame, and the lock lives for 5 s: if an identical frame follows within
+//! that time, no member takes it. Requests are never identical. Updates may be.
 //!
 //! The quickest member takes most frames. Go's bus takes one lock after the other on a channel, so
 //! in a mixed fleet under load, nodes with this bus do nearly all queue work. Affinity calls are
@@ -77,12 +78,14 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage, and once more if the server then refuses the credentials or a certificate, or if they cannot be provided |
 //! | [`Reconnected`](BusEvent::Reconnected) | both connections work again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
-//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
+//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription, for the first time since it was last live |
 //! | [`LockRefused`](BusEvent::LockRefused) | the server refused the lock of a queue's frame: `READONLY`, `NOPERM`, `OOM`, `NOREPLICAS`, ... |
 //! | [`Dropped`](BusEvent::Dropped) | the bus dropped a queue's frame, because too many others were waiting for their locks |
+//!
+//! If your program may start before its server, set [`RedisOptions::wait_for_server`].
 //!
 //! # Refused subscriptions
 //!
@@ -92,23 +95,22 @@
 //! [interrupted](psrpc::bus::Delivery::Interrupted). The bus then asks the server again, at least
 //! once a second, until the subscription is [live](psrpc::bus::Delivery::Live) or dropped.
 //!
-//! A program that may start before its server sets [`RedisOptions::wait_for_server`].
-//!
 //! # Checks
 //!
 //! At each [`RedisOptions::ping_interval`], also when it is busy, the bus sends one or two commands
 //! on each connection. They detect a server that answers but no longer serves:
 //!
-//! * `HELLO 3` tells the server's role. A master that was demoted to a replica accepts messages
+//! * `HELLO 3` reports the server's role. A master that was demoted to a replica accepts messages
 //!   that reach only its own clients.
 //! * A message that the bus publishes to itself, on the channel `psrpc-probe:` and a random id,
 //!   must arrive within [`RedisOptions::response_timeout`]. It does not if an address leads to two
 //!   servers that do not exchange messages.
-//! * In a cluster, `CLUSTER INFO` tells whether the node is cut off from the others.
+//! * In a cluster, `CLUSTER INFO` reports whether the node is cut off from the others.
 //!
-//! The bus then replaces the connection, with an event that says why. It also checks the role when
-//! it connects: a replica is refused, as is a server of the wrong kind, such as a sentinel or a
-//! node of a cluster at a `redis://` URL. What a user's rights do not allow is not checked.
+//! If a check fails, the bus replaces the connection and reports the cause as an event. If the
+//! message does not arrive, it replaces both connections. It also checks the role when it connects:
+//! a replica is refused, as is a server of the wrong kind, such as a sentinel or a node of a
+//! cluster at a `redis://` URL. The bus skips checks that the user's rights do not allow.
 //!
 //! # Rights
 //!
@@ -121,8 +123,10 @@
 //!
 //! Add `+cluster|info +cluster|slots +asking` for a cluster. `~*` and `+set` are for the locks of
 //! queues, whose keys are digests. Without the right to `psrpc-probe:*` the bus works, but does not
-//! send messages to itself. `docs/operations.md` in the repository has recipes for servers,
-//! clients, Sentinel and Cluster, a list of all errors, and advice on choosing a bus.
+//! send messages to itself. With [`RedisOptions::channel_prefix`], each pattern begins with the
+//! prefix: `&ours:Hats|*`, `&ours:psrpc-probe:*` and `~ours:*`. `docs/operations.md` in the
+//! repository has recipes for servers, clients, Sentinel and Cluster, a list of all errors, and
+//! advice on choosing a bus.
 //!
 //! # Sentinel
 //!
@@ -132,17 +136,18 @@
 //!
 //! # Cluster
 //!
-//! Both connections lead to one node, which forwards published frames to every other node. So each
-//! frame costs work at every node: a cluster adds reliability, and no capacity for messages. A
-//! publish does not tell the number of receivers, because the node counts its own subscribers only.
-//! Nodes forward frames without a confirmation. Frames are lost while the link between two nodes is
-//! broken, and no connection of the bus notices that. Across a slow link, a frame that arrives more
-//! than 5 s late is taken from a queue a second time.
+//! Each connection leads to one node. The node forwards published frames to every other node, so
+//! each frame costs work at every node: a cluster adds reliability, but no capacity for messages.
+//! The number of receivers of a publish is unknown, because a node counts its own subscribers only.
+//! Nodes forward frames without a confirmation. A new subscription may receive frames that were
+//! published at another node just before it was live. Frames are lost while the link between two
+//! nodes is broken, and no connection of the bus notices that. Across a slow link, a frame that
+//! arrives more than 5 s late is taken from a queue a second time.
 //!
 //! The lock of a queue's frame is taken at the master of the key's slot. The bus follows slots that
-//! move, and finds further nodes when one is lost. While a slot has no master, its locks are
-//! refused, and each is a [`LockRefused`](BusEvent::LockRefused). Sharded channels (`SPUBLISH`) are
-//! not supported: Go peers do not use them.
+//! move, and finds further nodes when one is lost. While a slot has no master, its locks fail, and
+//! the bus reports [`LockRefused`](BusEvent::LockRefused). Sharded channels (`SPUBLISH`) are not
+//! supported: Go peers do not use them.
 //!
 //! # Features
 //!
@@ -164,7 +169,6 @@
 #[cfg(not(any(feature = "tokio", feature = "smol")))]
 compile_error!("psrpc-bus-redis needs one of its features `tokio` and `smol`");
 
-mod backoff;
 mod cause;
 mod check;
 mod cluster;
@@ -220,7 +224,7 @@ pub use self::credentials::Credentials;
 pub use self::error::ConnectError;
 pub use self::options::RedisOptions;
 #[cfg(feature = "tls")]
-pub use self::tls::TlsOptions;
+pub use psrpc_bus_net::TlsOptions;
 
 /// A bus over Redis: a server, a master with sentinels, or a cluster. Cheap to clone; all clones
 /// share the same connections.
@@ -247,9 +251,9 @@ impl RedisBus {
     ///
     /// # Errors
     ///
-    /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection,
-    /// is not Redis, or not of the kind that the URL says, or if the [feature](crate#features) for
-    /// the runtime or for TLS is disabled.
+    /// Returns an error if the URL is invalid or the [feature](crate#features) for the runtime or
+    /// for TLS is disabled. Also returns an error if the server is unreachable, refuses the
+    /// connection, is not Redis, or is not of the kind that the URL names.
     pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(url, runtime, RedisOptions::new()).await
     }
@@ -302,11 +306,15 @@ impl RedisBus {
             let locks = ClusterLocks::new(Arc::clone(&shared.commands), move |cause| stopped.stop(cause));
             runtime.spawn(Box::pin(locks.run()));
         }
-        for connected in [commands_connected, subscriptions_connected] {
-            // The sender is dropped only if the runtime dropped the task.
-            let stopped = || shared.connector.connect_error("the runtime of the bus has shut down");
-            connected.await.unwrap_or_else(|_| Err(stopped()))?;
+        // A sender is dropped without a result if the runtime dropped the task, or if the task had not
+        // begun to connect when the other one failed.
+        let stopped = |_| Err(shared.connector.connect_error("the runtime of the bus has shut down"));
+        let commands = commands_connected.await;
+        if let Ok(Err(error)) = commands {
+            return Err(error);
         }
+        subscriptions_connected.await.unwrap_or_else(stopped)?;
+        commands.unwrap_or_else(stopped)?;
         Ok(bus)
     }
 }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use psrpc::proto::Compression;
+#[cfg(feature = "tls")]
+use psrpc_bus_net::TlsOptions;
+use psrpc_bus_net::{Provider, ProviderError};
 
-use crate::credentials::{Credentials, Provider, ProviderError};
+use crate::credentials::Credentials;
 use crate::error::ConnectError;
 use crate::target::{Target, TargetKind};
-#[cfg(feature = "tls")]
-use crate::tls::TlsOptions;
 
 /// Options of a [`RedisBus`](crate::RedisBus).
 #[derive(Clone, Debug)]
@@ -135,38 +136,39 @@ impl RedisOptions {
     /// Sets a function that returns the user and the password, in place of those in the URL.
     /// Default: none.
     ///
-    /// The bus asks it for each connection, so new credentials take effect when the bus connects
-    /// again. It runs in a task of the bus and must not block for long. An error of the function
-    /// fails the attempt to connect, and its text becomes part of the cause.
+    /// The bus calls it for each connection, so new credentials take effect when the bus
+    /// reconnects. The function runs in a task of the bus and must not block for long. If it
+    /// returns an error, the attempt to connect fails, and the text of the error becomes part of
+    /// the cause.
     #[must_use]
     pub fn credentials<E: Into<ProviderError>>(
         mut self,
         provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
     ) -> Self {
-        self.credentials = Some(Provider::new(provider));
+        self.credentials = Some(Provider::new("credentials", provider));
         self
     }
 
     /// Sets a function that returns the user and the password for the sentinels. Default: none, so
     /// the bus does not log in to them.
     ///
-    /// It is asked as that of [`credentials`](Self::credentials) is. Credentials in the URL are for
-    /// the master alone.
+    /// The bus calls it like the function of [`credentials`](Self::credentials). Credentials in the
+    /// URL are for the master alone.
     #[must_use]
     pub fn sentinel_credentials<E: Into<ProviderError>>(
         mut self,
         provider: impl Fn() -> Result<Credentials, E> + Send + Sync + 'static,
     ) -> Self {
-        self.sentinel_credentials = Some(Provider::new(provider));
+        self.sentinel_credentials = Some(Provider::new("credentials", provider));
         self
     }
 
     /// Sets a function that returns the TLS options, for a URL that asks for TLS. Default:
     /// [`TlsOptions::new`].
     ///
-    /// The bus asks it for each connection, so certificates can be replaced while the bus runs. It
-    /// may read small files. An error of the function fails the attempt to connect, and its text
-    /// becomes part of the cause.
+    /// The bus calls it for each connection, so certificates can be replaced while the bus runs.
+    /// The function may read small files. If it returns an error, the attempt to connect fails, and
+    /// the text of the error becomes part of the cause.
     ///
     /// ```no_run
     /// use std::fs;
@@ -183,7 +185,7 @@ impl RedisOptions {
         mut self,
         provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
     ) -> Self {
-        self.tls = Some(Provider::new(provider));
+        self.tls = Some(Provider::new("TLS options", provider));
         self
     }
 
@@ -195,15 +197,15 @@ impl RedisOptions {
         mut self,
         provider: impl Fn() -> Result<TlsOptions, E> + Send + Sync + 'static,
     ) -> Self {
-        self.sentinel_tls = Some(Provider::new(provider));
+        self.sentinel_tls = Some(Provider::new("TLS options", provider));
         self
     }
 
     /// Sets a text that precedes the name of every channel and the key of every lock. Default:
     /// none.
     ///
-    /// Fleets with different prefixes share a server without meeting. **Peers in Go have no such
-    /// prefix: a bus that sets one does not reach them.**
+    /// Fleets with different prefixes can share a server without receiving each other's frames.
+    /// **Peers in Go have no such prefix: a bus that sets one does not reach them.**
     #[must_use]
     pub fn channel_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.channel_prefix = prefix.into();

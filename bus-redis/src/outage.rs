@@ -1,13 +1,14 @@
 //! The status of a bus, derived from its two connections.
 //!
 //! An outage begins when either connection is lost. It ends when both connections have been
-//! confirmed since; a connection not known to be lost is pinged. A server restart is therefore one
-//! outage, whichever connection notices it first.
+//! confirmed since. If only one connection is known to be lost, the other one is checked. A server
+//! restart is therefore one outage, whichever connection notices it first.
 
 use std::task::{Context, Poll, Waker};
 
-use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
+use psrpc::bus::{Lock, Monitor, WakeList};
 use psrpc::{BusError, Now};
+use psrpc_bus_net::Outage;
 
 /// One of the two connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,25 +18,17 @@ pub(crate) enum Side {
 }
 
 /// Tracks the status and reports its changes to the monitor.
-#[derive(Default)]
 pub(crate) struct Outages {
     pub(crate) monitor: Monitor,
     state: Lock<OutageState>,
 }
 
-#[derive(Default)]
 struct OutageState {
-    outage: Option<Outage>,
-    /// The tasks waiting for an outage, by side.
-    waiting: [Option<Waker>; 2],
-}
-
-struct Outage {
-    since: Now,
+    outage: Outage,
     /// The sides confirmed since the outage began.
     confirmed: [bool; 2],
-    /// Whether a refusal by the server has been reported.
-    refused: bool,
+    /// The tasks waiting for an outage, by side.
+    waiting: [Option<Waker>; 2],
 }
 
 impl Outages {
@@ -43,44 +36,38 @@ impl Outages {
     pub(crate) fn lost(&self, side: Side, now: Now, cause: &BusError) {
         let mut wakes = WakeList::new();
         let mut state = self.state.lock();
-        if let Some(outage) = &mut state.outage {
-            outage.confirmed[side as usize] = false;
+        if state.outage.is_ongoing() {
+            state.confirmed[side as usize] = false;
             return;
         }
-        state.outage = Some(Outage { since: now, confirmed: [false; 2], refused: false });
+        state.confirmed = [false; 2];
         wakes.extend(state.waiting.iter_mut().filter_map(Option::take));
         // Under the lock, so that events are reported in order.
-        self.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause: cause.clone() }, &mut wakes);
+        state.outage.lost(now, cause, &mut wakes);
     }
 
-    /// Records that the server refuses the credentials or the certificate of the bus, which the
-    /// cause of the outage does not tell. Reported once per outage.
+    /// Records that the server refuses the credentials or the certificate of the bus, or that a
+    /// function of the options failed to return them, which the cause of the outage does not show.
+    /// Reported once per outage.
     pub(crate) fn refused(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
-        let mut state = self.state.lock();
-        let Some(outage) = state.outage.as_mut().filter(|outage| !outage.refused) else { return };
-        outage.refused = true;
-        let since = outage.since.wall;
-        self.monitor.report(BusEvent::ConnectionLost { since, cause: cause.clone() }, &mut wakes);
+        self.state.lock().outage.refused(cause, &mut wakes);
     }
 
     /// Records that a connection responded to a check.
     pub(crate) fn confirmed(&self, side: Side, now: Now) {
         let mut wakes = WakeList::new();
         let mut state = self.state.lock();
-        let Some(outage) = &mut state.outage else { return };
-        outage.confirmed[side as usize] = true;
-        if outage.confirmed == [true; 2] {
-            let after = now.time.since(outage.since.time);
-            state.outage = None;
-            self.monitor.report(BusEvent::Reconnected { after }, &mut wakes);
+        state.confirmed[side as usize] = true;
+        if state.confirmed == [true; 2] {
+            state.outage.ended(now, &mut wakes);
         }
     }
 
     /// Completes when this side must be checked because of an outage.
     pub(crate) fn poll_check_due(&self, side: Side, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.outage.as_ref().is_some_and(|outage| !outage.confirmed[side as usize]) {
+        if state.outage.is_ongoing() && !state.confirmed[side as usize] {
             return Poll::Ready(());
         }
         let replaced = state.waiting[side as usize].replace(cx.waker().clone());
@@ -90,11 +77,20 @@ impl Outages {
     }
 }
 
+impl Default for Outages {
+    fn default() -> Self {
+        let monitor = Monitor::new();
+        let outage = Outage::new(monitor.clone());
+        let state = OutageState { outage, confirmed: [false; 2], waiting: [None, None] };
+        Self { monitor, state: Lock::new(state) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
 
-    use psrpc::bus::Status;
+    use psrpc::bus::{BusEvent, Status};
     use psrpc::{Time, WallTime};
 
     use super::*;
@@ -117,8 +113,6 @@ mod tests {
         );
         outages.lost(other, now(3), &BusError::new("closed"));
         outages.lost(one, now(4), &BusError::new("refused"));
-        outages.refused(&BusError::new("WRONGPASS"));
-        outages.refused(&BusError::new("NOAUTH"));
         outages.confirmed(other, now(5));
         assert!(matches!(outages.monitor.status(), Status::Reconnecting { .. }));
         outages.confirmed(one, now(6));
@@ -126,9 +120,6 @@ mod tests {
         let mut next = || futures_core::Stream::poll_next(Pin::new(&mut events), &mut cx);
         assert!(
             matches!(next(), Poll::Ready(Some(BusEvent::ConnectionLost { cause, .. })) if cause.to_string() == "reset")
-        );
-        assert!(
-            matches!(next(), Poll::Ready(Some(BusEvent::ConnectionLost { cause, .. })) if cause.to_string() == "WRONGPASS")
         );
         assert!(
             matches!(next(), Poll::Ready(Some(BusEvent::Reconnected { after })) if after.as_nanos() == 5)

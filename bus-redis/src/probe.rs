@@ -1,4 +1,4 @@
-//! Messages that the bus sends to itself, to notice that its connections no longer meet.
+//! Messages that the bus sends to itself, to check that its two connections reach each other.
 //!
 //! The command connection publishes a message at each interval, on a channel that only this bus
 //! subscribes to. If the message does not arrive on the subscription connection, the two lead to
@@ -14,10 +14,10 @@ use redis::{Cmd, Value};
 use crate::connector::Connector;
 use crate::outage::Side;
 
-/// The beginning of the names of such channels.
+/// The prefix of the names of these channels.
 const CHANNEL: &str = "psrpc-probe:";
 
-/// The channel of the bus's own, and the state of its messages.
+/// The channel on which a bus sends messages to itself, and the state of these messages.
 pub(crate) struct Probe {
     channel: String,
     /// How long a message may take.
@@ -138,7 +138,7 @@ impl Probe {
         }
     }
 
-    /// Forgets what was known of a connection that is lost.
+    /// Resets the state of a lost connection.
     pub(crate) fn lost(&self, side: Side) {
         let mut state = self.state.lock();
         // A message may have been lost with the connection.

@@ -121,8 +121,8 @@ impl<O: Operation> ConnectionQueue<O> {
         Ok(())
     }
 
-    /// Queues an operation that is free or already counted. Returns the operation and the cause if
-    /// the connection is down.
+    /// Queues an operation that takes no bytes from a budget or is already counted. Returns the
+    /// operation and the cause if the connection is down.
     pub(crate) fn push(&self, operation: O, wakes: &mut WakeList) -> Result<(), (O, BusError)> {
         let mut state = self.state.lock();
         if let Link::Down(cause) = &state.link {
@@ -133,8 +133,8 @@ impl<O: Operation> ConnectionQueue<O> {
         Ok(())
     }
 
-    /// Completes when there is room for outbound frames, or when the connection is down so that
-    /// publishing fails immediately.
+    /// Completes when there is room for outbound frames, or when the connection is down, because
+    /// publishing then fails immediately.
     pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.bytes[Budget::Outbound as usize] < self.limit || matches!(state.link, Link::Down(_)) {
@@ -279,11 +279,13 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         assert!(offer(&queue, 99).is_ok() && offer(&queue, 500).is_ok());
         assert!(matches!(offer(&queue, 1), Err(Refusal::Full)));
-        let Poll::Ready(Next::Send(taken)) = queue.poll_next(false, &cx) else { panic!("they wait") };
+        let Poll::Ready(Next::Send(taken)) = queue.poll_next(false, &cx) else {
+            panic!("operations are queued")
+        };
         assert!(matches!(offer(&queue, 1), Err(Refusal::Full)) && queue.poll_ready(&cx).is_pending());
         assert!(
             queue.offer(Budget::Inbound, || Bytes(1), &mut WakeList::new()).is_ok(),
-            "its budget is its own"
+            "inbound operations have a separate budget"
         );
         let mut sizes = Sizes::default();
         taken.iter().for_each(|operation| sizes.add(operation));

@@ -145,7 +145,7 @@ impl ConnectionRole for CommandSender {
         self.commands.complete(command, reply);
     }
 
-    /// Called last of all tasks of the bus.
+    /// Reports the stop: the command connection ends after all other tasks of the bus.
     fn on_ended(&self) {
         self.commands.report_stopped(&BusError::new("the bus is closed"));
     }

@@ -21,9 +21,9 @@ impl Connector {
         let reply = session.connection.send_packed_command(&command).await;
         let cause = match reply.and_then(Value::extract_error) {
             Ok(Value::Nil) => format!("the sentinel knows no master `{master}`"),
-            Ok(reply) => match redis::from_redis_value::<(String, u16)>(reply) {
-                Ok((host, port)) => return Ok(ConnectionAddr::Tcp(host, port)),
-                Err(error) => format!("the sentinel sent an unexpected reply: {error}"),
+            Ok(reply) => match address(reply) {
+                Ok(address) => return Ok(address),
+                Err(cause) => cause,
             },
             Err(error) if is_unknown_command(&error) => {
                 "the server is no sentinel: use `redis://` for a single server".into()
@@ -34,6 +34,28 @@ impl Connector {
     }
 }
 
+/// Parses a host and a port.
+fn address(reply: Value) -> Result<ConnectionAddr, String> {
+    let address = redis::from_redis_value::<(String, u16)>(reply);
+    let address = address.map(|(host, port)| ConnectionAddr::Tcp(host, port));
+    address.map_err(|error| cause::excerpt(&format!("the sentinel sent an unexpected reply: {error}")))
+}
+
 fn is_unknown_command(error: &redis::RedisError) -> bool {
     error.code() == Some("ERR") && error.detail().is_some_and(|text| text.starts_with("unknown command"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_an_address_or_is_shown_in_part() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let reply = Value::Array(vec![text("h"), text("6379")]);
+        assert_eq!(address(reply), Ok(ConnectionAddr::Tcp("h".into(), 6379)));
+        let cause = address(Value::Array(vec![text("h"), text(&"x".repeat(10_000))])).unwrap_err();
+        assert!(cause.starts_with("the sentinel sent an unexpected reply: "), "{cause}");
+        assert!(cause.ends_with("...") && cause.len() < 600, "{cause}");
+    }
 }

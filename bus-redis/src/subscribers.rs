@@ -222,10 +222,13 @@ impl Table {
     }
 
     /// Delivers a frame to every plain subscriber. Returns `true` if the channel also has a queue.
+    ///
+    /// An interrupted subscriber gets none before it is live again: the gap is reported then, and
+    /// must come before all that arrives after it.
     pub(crate) fn deliver(&self, channel: &str, frame: &Frame, wakes: &mut WakeList) -> bool {
         let Some(subscribers) = self.channels.get(channel) else { return false };
         for (_, member) in
-            subscribers.plain.iter().filter(|(_, member)| member.state != SubscriptionState::New)
+            subscribers.plain.iter().filter(|(_, member)| member.state == SubscriptionState::Live)
         {
             member.sink.deliver(frame.clone(), wakes);
         }
@@ -306,7 +309,7 @@ impl Subscribers {
         }
     }
 
-    /// Interrupts the live members. With `repeat`, also reports the cause to members that are
+    /// Interrupts the live members. With `again`, also reports the cause to members that are
     /// already interrupted.
     fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut WakeList) {
         let members = self.plain.iter_mut().chain(self.queue.iter_mut()).map(|(_, member)| member);
@@ -428,6 +431,25 @@ mod tests {
         ['a', 'b', 'c'].into_iter().for_each(|name| queue.remove(name));
         assert_eq!(queue.deliveries(), "a:ended b:ended c:ended");
         assert_eq!(queue.frames(1), "d");
+    }
+
+    #[test]
+    fn an_interrupted_subscriber_receives_nothing_before_it_is_live_again() {
+        let (mut table, mut wakes) = (Table::default(), WakeList::new());
+        let (sink, mut inbox) = Inbox::new(10);
+        let (_, generation) = table.insert("p", SubscriptionKind::Plain, sink, &mut wakes).expect("it runs");
+        table.confirmed("p", generation.expect("it subscribes"), &mut wakes);
+        table.lost(&BusError::new("closed"), &mut wakes);
+        let generation = table.resubscribe_all()[0].1;
+        table.deliver("p", &Frame::Other(Any::default()), &mut wakes);
+        table.confirmed("p", generation, &mut wakes);
+        table.deliver("p", &Frame::Other(Any::default()), &mut wakes);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut next = || Pin::new(&mut inbox).poll_next(&mut cx);
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Live))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Interrupted(_)))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Live))), "the frame before was not delivered");
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Frame(_)))));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use psrpc::proto::{Frame, FrameLimits};
 use psrpc::{BusError, SubscriptionKind, WallTime};
 use redis::{Cmd, PushInfo, PushKind, Value};
 
-use crate::backoff;
 use crate::command::Commands;
 use crate::connection::{ConnectionRole, Failure};
 use crate::outage::Side;
@@ -161,8 +160,8 @@ impl SubscriptionSender {
         drop(wakes);
         let Some(refusals) = refused.retry else { return };
         let connector = &self.0.commands.connector;
-        let jitter = connector.runtime.now().wall.as_unix_nanos();
-        let sleep = connector.sleep(backoff::delay(FIRST_DELAY, refusals - 1, LONGEST_DELAY, jitter));
+        let now = connector.runtime.now().wall;
+        let sleep = connector.sleep(psrpc_bus_net::delay(FIRST_DELAY, refusals - 1, LONGEST_DELAY, now));
         // The bus may be dropped during the delay.
         let subscriptions: Weak<_> = Arc::downgrade(&self.0);
         connector.runtime.spawn(Box::pin(async move {

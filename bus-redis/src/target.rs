@@ -1,8 +1,8 @@
-//! What the bus connects to: a server, the master that sentinels name, or a cluster.
+//! The target of a bus: a server, the master that sentinels name, or a cluster.
 
 use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion};
 
-/// What the bus connects to.
+/// The servers that the bus connects to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) kind: TargetKind,
@@ -27,7 +27,7 @@ pub(crate) enum TargetKind {
 }
 
 impl Target {
-    /// Returns a target with these addresses. Sets what the bus requires of its connections.
+    /// Returns a target with these addresses. Overrides the settings on which the bus depends.
     pub(crate) fn new(
         kind: TargetKind,
         addresses: Vec<ConnectionAddr>,
@@ -41,7 +41,7 @@ impl Target {
         Self { kind, addresses, settings, tls }
     }
 
-    /// Returns the only server that these settings name.
+    /// Returns a target with the one server that these settings name.
     pub(crate) fn server(settings: &ConnectionInfo, tls: bool) -> Self {
         Self::new(TargetKind::Server, vec![settings.addr().clone()], settings, tls)
     }

@@ -11,7 +11,7 @@ use crate::target::{Target, TargetKind};
 /// The port of a sentinel whose URL names none.
 const SENTINEL_PORT: u16 = 26379;
 
-/// What the scheme of a URL says.
+/// The parsed scheme of a URL.
 struct Scheme {
     kind: SchemeKind,
     tls: bool,
@@ -24,7 +24,7 @@ enum SchemeKind {
     Cluster,
 }
 
-/// Returns what the bus connects to.
+/// Returns the target that a URL names.
 pub(crate) fn target(url: &str) -> Result<Target, ConnectError> {
     parse(url).map_err(|cause| ConnectError::Url { cause })
 }

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use psrpc_bus_redis::{RedisBus, RedisOptions};
-use psrpc_servers::{RedisCluster, RedisClusterOptions, Server};
+use psrpc_servers::{RedisClient, RedisCluster, RedisClusterOptions, Server};
 use psrpc_tokio::SubscriptionKind;
 use psrpc_tokio::bus::{Bus, BusEvent, Delivery, Status};
 
@@ -33,11 +33,11 @@ async fn a_frame_reaches_every_node_and_one_member_of_a_queue() {
         plain.push(subscribe_live(bus, &channel("Fit"), SubscriptionKind::Plain).await);
         queues.push(subscribe_live(bus, &channel("Pick"), SubscriptionKind::Queue).await);
     }
-    // Their locks are in the slots of every node.
+    // Enough frames that the slots of every node get some of their locks.
     for number in 0..30 {
         let text: &'static str = format!("hat {number}").leak();
         let receivers = publish(&buses[number % 3], &channel("Pick"), frame(text)).await.unwrap();
-        assert_eq!(receivers, None, "those of one node alone are not taken for all");
+        assert_eq!(receivers, None, "the receivers on one node are not all receivers");
         let mut deliveries: Vec<_> = queues.iter_mut().map(|(inbox, _)| Box::pin(next(inbox))).collect();
         let delivery = within(std::future::poll_fn(|cx| {
             let ready =
@@ -141,7 +141,94 @@ async fn a_frozen_node_delays_no_published_frame_and_its_locks_are_refused() {
     }
 }
 
-/// Publishes a frame like no other to a queue. Returns `true` if the queue gets it.
+/// The frozen node keeps its slots, and the others serve theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_node_delays_no_locks_of_other_nodes() {
+    let mut cluster = RedisCluster::new(&RedisClusterOptions::default());
+    for number in 0..3 {
+        let mut client = RedisClient::connect(cluster.node(number).port(), None, None).unwrap();
+        client.command(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]).unwrap();
+    }
+    let bus = connect(&of_node(&mut cluster, 0)).await;
+    let (mut inbox, _subscription) = subscribe_live(&bus, &channel("Fit"), SubscriptionKind::Queue).await;
+    let mut events = bus.monitor().unwrap().watch();
+    let frozen = format!("redis at 127.0.0.1:{}: ", cluster.node(2).port());
+    cluster.node(2).freeze();
+    let frozen_at = now();
+    let mut refusals = 0;
+    for number in 0.. {
+        let text = format!("beret {number}");
+        publish(&bus, &channel("Fit"), frame(text.leak())).await.unwrap();
+        while let Some(event) = waiting(&mut events) {
+            let BusEvent::LockRefused { cause, .. } = event else { panic!("unexpected event: {event:?}") };
+            assert!(cause.to_string().starts_with(&frozen), "{cause}");
+            refusals += 1;
+        }
+        // Frames must go on while the locks of the frozen node wait, and wait again.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if now() - frozen_at > Duration::from_secs(5) && refusals > 1 {
+            break;
+        }
+        assert!(now() - frozen_at < LONG, "{refusals} refusals");
+    }
+    let mut frames = 0;
+    while let Some(delivery) = waiting(&mut inbox) {
+        frames += usize::from(matches!(delivery, Delivery::Frame(_)));
+    }
+    assert!(frames > 0, "the other nodes have locked frames");
+}
+
+/// Returns the next item of a stream, if there is one.
+fn waiting<S: futures_core::Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    use std::task::{Context, Poll, Waker};
+
+    match std::pin::Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(item) => item,
+        Poll::Pending => None,
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_for_locks_that_a_node_closed_is_replaced_before_it_is_used() {
+    let mut cluster = RedisCluster::new(&RedisClusterOptions::default());
+    let bus = connect(&of_node(&mut cluster, 0)).await;
+    for _ in 0..3 {
+        // Until there is a connection to each master.
+        for _ in 0..20 {
+            works(&bus).await;
+        }
+        for number in 1..3 {
+            let port = cluster.node(number).port();
+            let mut client = RedisClient::connect(port, None, None).unwrap();
+            client.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
+            drop(client);
+            within(async {
+                while is_connected_to(port) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .await;
+        }
+        for _ in 0..20 {
+            works(&bus).await;
+        }
+    }
+}
+
+/// Returns `true` if a client on this machine has not closed its connection to a port of 127.0.0.1.
+#[cfg(target_os = "linux")]
+fn is_connected_to(port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    const CLOSED_BY_THE_SERVER: &str = "08";
+    let remote = format!("0100007F:{port:04X}");
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
+        fields.get(2) == Some(&remote.as_str()) && [ESTABLISHED, CLOSED_BY_THE_SERVER].contains(&fields[3])
+    })
+}
+
+/// Publishes a unique frame to a queue. Returns `true` if the queue gets it.
 async fn try_queue(bus: &RedisBus) -> bool {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

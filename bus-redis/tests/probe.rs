@@ -160,7 +160,7 @@ async fn a_user_without_rights_to_the_probe_works_as_before() {
     let bus = RedisBus::connect_with(&server.url_with("hatter:right@"), runtime(), options).await.unwrap();
     let (mut inbox, _subscription) = subscribe_live(&bus, &channel("Fit"), SubscriptionKind::Queue).await;
     let mut events = bus.monitor().unwrap().watch();
-    // Measures that nothing is lost for many intervals.
+    // Checks that no connection is lost for many intervals.
     let quiet = tokio::time::timeout(Duration::from_secs(1), event(&mut events)).await;
     assert!(quiet.is_err() && matches!(bus.status(), Status::Connected), "{quiet:?}");
     publish(&bus, &channel("Fit"), frame("a hat")).await.unwrap();

@@ -1,4 +1,5 @@
-//! The rights that docs/operations.md gives to users of Redis suffice, and no more.
+//! The rights that docs/operations.md gives to users of Redis are sufficient, and allow nothing
+//! else.
 
 mod common;
 #[path = "common/recipe.rs"]
@@ -40,7 +41,7 @@ fn apply(port: u16, heading: &str) {
     }
 }
 
-/// Returns what the server has refused, by user.
+/// Returns the log entries of the commands and channels that the server has refused to a user.
 fn refused(port: u16, user: &str) -> Vec<Reply> {
     let mut client = RedisClient::connect(port, None, None).unwrap();
     let Reply::Array(entries) = client.command(&["ACL", "LOG"]).unwrap() else { panic!("no list") };
@@ -56,11 +57,11 @@ async fn connect(url: &str) -> RedisBus {
     RedisBus::connect_with(url, runtime(), options).await.unwrap()
 }
 
-/// Waits until so many buses have sent a message to themselves.
-async fn wait_for_probes(server: &Server, count: usize) {
+/// Waits until `count` buses with this prefix have sent a probe.
+async fn wait_for_probes(server: &Server, prefix: &str, count: usize) {
     let client = redis::Client::open(server.url()).unwrap();
     let (mut sink, mut messages) = client.get_async_pubsub().await.unwrap().split();
-    sink.psubscribe("psrpc-probe:*").await.unwrap();
+    sink.psubscribe(format!("{prefix}psrpc-probe:*")).await.unwrap();
     let mut channels = BTreeSet::new();
     within(async {
         while channels.len() < count {
@@ -83,7 +84,7 @@ async fn the_users_of_a_service_can_do_everything_in_it_and_nothing_elsewhere() 
     let as_server = connect(&server.url_with(AS_SERVER)).await;
     let as_client = connect(&server.url_with(AS_CLIENT)).await;
     assert_reaches([as_server.clone(), as_server.clone()], as_client.clone()).await;
-    wait_for_probes(&server, 2).await;
+    wait_for_probes(&server, "", 2).await;
     for user in ["hats-server", "hats-client"] {
         assert_eq!(refused(server.port(), user), []);
     }
@@ -98,12 +99,27 @@ async fn the_users_of_a_service_can_do_everything_in_it_and_nothing_elsewhere() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_prefix_each_pattern_of_a_recipe_begins_with_it() {
+    let server = Server::redis(&[]);
+    let mut client = RedisClient::connect(server.port(), None, None).unwrap();
+    let recipe = block(SERVERS).replace(" &", " &ours:").replace(" ~*", " ~ours:*");
+    client.command(&recipe.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let options = RedisOptions::new().channel_prefix("ours:").ping_interval(Duration::from_millis(100));
+    let connect = async |url: String| RedisBus::connect_with(&url, runtime(), options.clone()).await.unwrap();
+    let as_server = connect(server.url_with(AS_SERVER)).await;
+    let as_client = connect(server.url()).await;
+    assert_reaches([as_server.clone(), as_server.clone()], as_client.clone()).await;
+    wait_for_probes(&server, "ours:", 2).await;
+    assert_eq!(refused(server.port(), "hats-server"), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_cannot_serve() {
     let server = server_with(&[SERVERS, CALLERS]);
     let as_server = connect(&server.url_with(AS_SERVER)).await;
     let as_caller = connect(&server.url_with(AS_CALLER)).await;
     assert_reaches([as_server.clone(), as_server.clone()], as_caller.clone()).await;
-    wait_for_probes(&server, 2).await;
+    wait_for_probes(&server, "", 2).await;
     assert_eq!(refused(server.port(), "hats-caller"), []);
     let error = serving_refused(as_caller.clone()).await;
     assert!(error.contains("cannot subscribe to Hats|Fit|") && error.contains("NOPERM"), "{error}");

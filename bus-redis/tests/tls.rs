@@ -87,7 +87,7 @@ async fn a_server_that_requires_a_certificate_gets_one() {
     let mismatched =
         trusting(&certificates).client_certificate(certificates.client().certificate().pem(), "s3cret");
     let text = refusal(&server.url(), with(mismatched)).await;
-    assert!(text.ends_with("TLS: the client key is no private key in PEM format"), "{text}");
+    assert!(text.ends_with("TLS: the client key is not a private key in PEM format"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,11 +154,61 @@ async fn a_provider_that_fails_is_quoted() {
     let server = Server::redis(&[]);
     let options = RedisOptions::new().credentials(|| Err::<Credentials, _>("the vault is sealed"));
     let text = refusal(&server.url(), options).await;
-    let expected = "the credentials could not be provided: the vault is sealed";
+    let expected = "no credentials: the vault is sealed";
     assert_eq!(text, format!("redis at 127.0.0.1:{}: {expected}", server.port()));
     let default = RedisOptions::new().credentials(|| Ok::<_, &str>(Credentials::of_default_user("right")));
     let server = Server::redis(&["--requirepass", "right"]);
     works(&RedisBus::connect_with(&server.url(), runtime(), default).await.unwrap()).await;
+}
+
+/// Kills the connections of a bus while a function of its options fails, and lets it come back.
+async fn check_failing_provider(
+    server: &Server,
+    tls: Option<&ServerTls>,
+    bus: &RedisBus,
+    fail: impl Fn(bool),
+) {
+    let mut events = bus.monitor().unwrap().watch();
+    for _ in 0..2 {
+        fail(true);
+        let mut client = RedisClient::connect(server.port(), tls, None).unwrap();
+        for kind in ["normal", "pubsub"] {
+            client.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).unwrap();
+        }
+        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is lost") };
+        assert!(!cause.to_string().contains("vault"), "{cause}");
+        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else {
+            panic!("it is reported")
+        };
+        assert!(cause.to_string().ends_with(": the vault is sealed"), "{cause}");
+        fail(false);
+        assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }), "it is reported once");
+        works(bus).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_fails_during_an_outage_is_reported_once() {
+    let fails = Arc::new(Mutex::new(false));
+    let fail = |now| *fails.lock().unwrap() = now;
+    let check = |fails: &Mutex<bool>| match *fails.lock().unwrap() {
+        true => Err("the vault is sealed"),
+        false => Ok(()),
+    };
+    let own = Arc::clone(&fails);
+    let options =
+        RedisOptions::new().credentials(move || check(&own).map(|()| Credentials::new("hatter", "right")));
+    let server = Server::redis(&[]);
+    execute(&server, "ACL SETUSER hatter on >right ~* &* +@all").await;
+    let bus = RedisBus::connect_with(&server.url(), runtime(), options).await.unwrap();
+    check_failing_provider(&server, None, &bus, fail).await;
+
+    let certificates = Certificates::new();
+    let (trusting, tls, own) = (trusting(&certificates), ServerTls::new(&certificates), Arc::clone(&fails));
+    let options = RedisOptions::new().tls(move || check(&own).map(|()| trusting.clone()));
+    let server = Server::redis_tls(&tls, &[]);
+    let bus = RedisBus::connect_with(&server.url(), runtime(), options).await.unwrap();
+    check_failing_provider(&server, Some(&tls), &bus, fail).await;
 }
 
 #[cfg(unix)]
@@ -194,6 +244,6 @@ fn a_bus_on_smol_speaks_tls() {
         let url = server.url();
         let connecting = RedisBus::connect_with(&url, SmolRuntime, with(TlsOptions::new().ca("x")));
         let error = connecting.await.unwrap_err().to_string();
-        assert!(error.ends_with("TLS: the CA is no certificate in PEM format"), "{error}");
+        assert!(error.ends_with("TLS: the CA is not a certificate in PEM format"), "{error}");
     });
 }

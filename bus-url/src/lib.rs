@@ -52,9 +52,9 @@ pub use crate::tls::TlsFiles;
 ///
 /// # Errors
 ///
-/// Returns `invalid_argument` if the URL is invalid or its scheme is unknown, and `unavailable` if
-/// the server is unreachable or refuses the connection. The text names the server and the cause,
-/// but no secret.
+/// Returns `invalid_argument` if the URL is invalid or its scheme is unknown, `failed_precondition`
+/// if the feature of `psrpc-bus-redis` for the runtime is off, and `unavailable` if the server is
+/// unreachable or refuses the connection. The text names the server and the cause, but no secret.
 pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, Error> {
     open(url, runtime, Options::default()).await
 }
@@ -89,7 +89,7 @@ pub async fn connect_with_tls(
     if files.is_empty() {
         return connect(url, runtime).await;
     }
-    files.check().map_err(|problem| Error::new(ErrorCode::InvalidArgument, format!("TLS: {problem}")))?;
+    files.read().map_err(|problem| Error::new(ErrorCode::InvalidArgument, format!("TLS: {problem}")))?;
     if scheme(url) == Some("local") {
         return Err(Error::new(
             ErrorCode::InvalidArgument,
@@ -98,8 +98,8 @@ pub async fn connect_with_tls(
     }
     let for_redis = files.clone();
     let options = Options {
-        redis: RedisOptions::new().tls(move || for_redis.redis()),
-        nats: NatsOptions::new().tls(move || files.nats()),
+        redis: RedisOptions::new().tls(move || for_redis.read()),
+        nats: NatsOptions::new().tls(move || files.read()),
     };
     open(url, runtime, options).await
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use psrpc_bus_net::TlsOptions;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -20,13 +21,6 @@ pub struct TlsFiles {
 struct ClientFiles {
     certificate: PathBuf,
     key: PathBuf,
-}
-
-/// The contents of the files.
-#[derive(Default)]
-struct Pem {
-    ca: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl TlsFiles {
@@ -55,42 +49,17 @@ impl TlsFiles {
         self.ca.is_none() && self.client.is_none()
     }
 
-    /// Checks that each file is readable and in PEM format. The error names the file.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        self.read().map(|_| ())
-    }
-
-    pub(crate) fn redis(&self) -> Result<psrpc_bus_redis::TlsOptions, String> {
-        let Pem { ca, client } = self.read()?;
-        let mut options = psrpc_bus_redis::TlsOptions::new();
-        if let Some(ca) = ca {
-            options = options.ca(ca);
+    /// Reads the files. Returns an error that names the file if one is unreadable or not in PEM
+    /// format.
+    pub(crate) fn read(&self) -> Result<TlsOptions, String> {
+        let mut options = TlsOptions::new();
+        if let Some(ca) = &self.ca {
+            options = options.ca(certificates(ca)?);
         }
-        if let Some((certificate, key)) = client {
-            options = options.client_certificate(certificate, key);
+        if let Some(ClientFiles { certificate, key }) = &self.client {
+            options = options.client_certificate(certificates(certificate)?, private_key(key)?);
         }
         Ok(options)
-    }
-
-    pub(crate) fn nats(&self) -> Result<psrpc_bus_nats::TlsOptions, String> {
-        let Pem { ca, client } = self.read()?;
-        let mut options = psrpc_bus_nats::TlsOptions::new();
-        if let Some(ca) = ca {
-            options = options.ca(ca);
-        }
-        if let Some((certificate, key)) = client {
-            options = options.client_certificate(certificate, key);
-        }
-        Ok(options)
-    }
-
-    fn read(&self) -> Result<Pem, String> {
-        let ca = self.ca.as_deref().map(certificates).transpose()?;
-        let client = match &self.client {
-            Some(client) => Some((certificates(&client.certificate)?, private_key(&client.key)?)),
-            None => None,
-        };
-        Ok(Pem { ca, client })
     }
 }
 

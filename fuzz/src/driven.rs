@@ -36,7 +36,7 @@ pub struct Driven<E: Engine> {
     tokens: Vec<Token>,
     /// True if the bus has no room.
     full: bool,
-    /// True if the engine was told so.
+    /// True if the engine knows that the bus has no room.
     blocked: bool,
 }
 

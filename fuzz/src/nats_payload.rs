@@ -8,7 +8,7 @@ use psrpc_bus_nats::fuzzing::Subjects;
 use crate::input::Input;
 use crate::listener::{Counts, Recorder};
 
-/// Methods whose requests share a subject, and one without subscribers.
+/// Methods whose requests share a subject. One has an empty name.
 const METHODS: [&str; 5] = ["Fit", "Pick", "intCount", "", "IntensiveRPC"];
 
 /// Low limits, which short inputs can exceed.

@@ -19,6 +19,7 @@ use crate::streams::{self, Streams};
 const LIMITS: ServerLimits = ServerLimits {
     frame: FRAMES,
     requests: 5,
+    request_bytes: 1 << 20,
     remembered: 8,
     cached_clients: 1,
     updates: 2,
@@ -102,7 +103,8 @@ struct User {
     /// The requests in flight.
     requests: BTreeMap<RequestHandle, Request>,
     handles: Vec<RequestHandle>,
-    /// The expiry of each request that ran, by client and id. It must not run again before that.
+    /// The deadline of each received request, by client and id. The engine must not report the
+    /// request again before that.
     ran: BTreeMap<(String, String), Time>,
     streams: Streams,
     /// The streams with a running handler.
@@ -209,7 +211,7 @@ impl User {
         let Some(handle) = input.pick(&self.handles) else { return };
         let result = if input.flag() { Ok(peer::payload(input)) } else { Err(peer::error(input)) };
         self.driven.engine.respond(self.driven.now, handle, result);
-        // Past its deadline it would be abandoned, but the timeout is handled first.
+        // The request is within its deadline, since timeouts are handled as time advances.
         if self.requests.get(&handle).is_some_and(|request| request.running) {
             self.requests.remove(&handle);
         }

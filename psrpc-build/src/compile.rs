@@ -88,7 +88,7 @@ fn place_of(message: &str, path: &Path) -> String {
         let column = |line: &str| line.find(name).filter(|_| !name.is_empty());
         lines().find_map(|(line, number)| Some((line, number, column(line)?)))
     };
-    // The compiler calls the entries of `foo_bar` and of `fooBar` `FooBarEntry`.
+    // `FooBarEntry` is the compiler's name for an entry of the map `foo_bar`, and of `fooBar`.
     let folded = |name: &str| name.replace('_', "").to_lowercase();
     let field = name.strip_suffix("Entry").map(folded);
     let entries = || {

@@ -14,7 +14,7 @@ pub(crate) struct Generator {
     pub(crate) root: String,
     /// True if that crate has a default runtime.
     pub(crate) default_runtime: bool,
-    /// True if trait methods default to failing as unimplemented.
+    /// True if trait methods have default bodies, which fail with `unimplemented`.
     pub(crate) unimplemented: bool,
     /// True if clients are generated.
     pub(crate) client: bool,
@@ -301,12 +301,19 @@ impl Code<'_> {
                     &self.client
                 }}
 
+                /// Returns the client for calls within a handler: they end with it, by its
+                /// deadline; see [`{root}::Client::within`].
+                #[must_use]
+                pub fn within(&self, input: &impl {root}::HandlerInput) -> Self {{
+                    Self {{ client: self.client.within(input), {values} }}
+                }}
+
                 /// Closes the client. Calls in flight and later calls fail at once.
                 pub fn close(&self) {{
                     self.client.close();
                 }}
 
-                /// Closes the client and waits until its cancellations are published; see
+                /// Closes the client and waits until the bus has accepted its last frames; see
                 /// [`{root}::Client::shutdown`].
                 pub async fn shutdown(&self) {{
                     self.client.shutdown().await;
@@ -392,7 +399,8 @@ impl Code<'_> {
                 push!(
                     functions,
                     "/// Returns how well this server suits a request of [`{function}`](Self::{link}): higher is
-                    /// better, 0 means not available, below 0 makes no bid. Must not block.
+                    /// better. By default, clients do not select a bid of 0. Below 0, the server makes no
+                    /// bid. Must not block.
                     fn {name}_affinity(&self, request: &{root}::Request<{affinity_request}>) -> f32 {body}\n",
                     link = function.trim_start_matches("r#"),
                     name = method.name,
@@ -643,7 +651,7 @@ impl Code<'_> {
             ///
             /// # Errors
             ///
-            /// Returns an error if the topic is not registered, or was registered in another way.
+            /// Returns an error if the topic was not registered with `register_{name}`.
             pub async fn deregister_{name}(&self, {parameters}) -> ::core::result::Result<(), {root}::Error> {{
                 self.server.deregister(&[{methods}], &[{topic}]).await
             }}\n"

@@ -273,16 +273,25 @@ fn parameter_name(name: &str) -> String {
 
 /// The methods that every client has besides its rpcs, and `clone`, which an rpc named `Clone`
 /// would shadow.
-const CLIENT_METHODS: [&str; 8] =
-    ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
+const CLIENT_METHODS: [&str; 9] = [
+    "new",
+    "with_options",
+    "with_runtime",
+    "with_topic_types",
+    "client",
+    "within",
+    "clone",
+    "close",
+    "shutdown",
+];
 
 /// Checks that no two rpcs share a name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
     let mut rpc_by_name: BTreeMap<String, String> = BTreeMap::new();
     for (rpc, method) in descriptor.methods().zip(&service.methods) {
         let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
-        // Other names are derived from it, so it must be plain; syn also accepts `r#fit` and `
-        // fit`.
+        // Other names are derived from it, so it must be plain. syn would also accept `r#fit`, or
+        // spaces around the name.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if !method.name.chars().all(plain) || syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()
         {

@@ -8,6 +8,10 @@ use psrpc_proto::{InvalidId, Text};
 
 use crate::limits::{ClientLimits, ServerLimits};
 
+/// The default horizon. Longer than usual calls, most of which have a timeout of seconds; short
+/// enough that forged requests, which expire as late as they can, do not fill a table for long.
+const HORIZON: Duration = Duration::from_secs(5 * 60);
+
 /// Options of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -35,7 +39,7 @@ pub struct ClientConfig {
     pub skew_allowance: Duration,
     /// The longest lifetime of a stream message, counted from when it was sent. A later expiry is
     /// moved to this limit. A message whose send time is further in the future than this is
-    /// dropped. Default: 1 h.
+    /// dropped. Default: 5 min.
     pub horizon: Duration,
     /// Whether the client can open streams. If so, it subscribes to one more channel. Default:
     /// false.
@@ -58,7 +62,7 @@ impl ClientConfig {
             close_timeout: Duration::from_secs(3),
             tells_cancellation: false,
             skew_allowance: Duration::ZERO,
-            horizon: Duration::from_secs(3600),
+            horizon: HORIZON,
             opens_streams: false,
             streams: StreamConfig::DEFAULT,
             limits: ClientLimits::DEFAULT,
@@ -104,9 +108,12 @@ pub struct ServerConfig {
     /// may run up to this long after its caller gave up.
     pub skew_allowance: Duration,
     /// The longest lifetime of a request, counted from when it was sent. A later expiry is moved to
-    /// this limit. Default: 1 h.
+    /// this limit, so no handler runs longer. Default: 5 min.
     ///
     /// A request whose send time is further in the future than this is dropped.
+    ///
+    /// A request is remembered for up to twice this long, because its send time may be ahead. A
+    /// peer that fills a table of [`ServerLimits`] can keep it full for that long after it stops.
     pub horizon: Duration,
     /// Memory limits.
     pub limits: ServerLimits,
@@ -125,7 +132,7 @@ impl ServerConfig {
             heeds_cancellation: false,
             streams: StreamConfig::DEFAULT,
             skew_allowance: Duration::ZERO,
-            horizon: Duration::from_secs(3600),
+            horizon: HORIZON,
             limits: ServerLimits::DEFAULT,
         }
     }

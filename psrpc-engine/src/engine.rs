@@ -44,7 +44,8 @@ pub trait Engine {
     /// server currently refuses the subscription. The bus retries until the subscription is
     /// [live](Self::handle_subscribed) again or the engine unsubscribes. Frames may be lost
     /// meanwhile. A client fails new calls at once
-    /// ([`Reason::Interrupted`](crate::Reason::Interrupted)); calls in flight go on.
+    /// ([`Reason::Interrupted`](crate::Reason::Interrupted)), unless only subscriptions to updates
+    /// are interrupted. Calls in flight go on.
     fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError);
 
     /// Reports that a subscription has ended: the bus confirmed an unsubscribe, or gave the
@@ -90,9 +91,10 @@ pub trait Engine {
     fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>);
 
     /// Fails everything in flight with [`Reason::RuntimeEnded`](crate::Reason::RuntimeEnded),
-    /// because the driver's runtime has shut down or its background task has ended. Later commands
-    /// fail with it too. Take the outputs, and call [`handle_timeout`](Self::handle_timeout) while
-    /// more is due; the engine does not wait for the bus.
+    /// because the driver's runtime has shut down or its background task has ended. Later calls,
+    /// registrations and updates fail for the same reason. Take the outputs, and call
+    /// [`handle_timeout`](Self::handle_timeout) while more is due; the engine does not wait for the
+    /// bus.
     fn abandon(&mut self, now: Now);
 
     /// Returns the next output, other than frames to publish.

@@ -293,6 +293,9 @@ pub struct Failure {
     pub source: Option<BusError>,
 }
 
+/// The text of the error of a call that no server responded to, which is Go's.
+const NO_RESPONSE: Text = Text::from_static("no response from servers");
+
 /// What happened to a call, to explain its failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
@@ -315,15 +318,15 @@ pub struct Evidence {
     pub asked: bool,
     /// How many error responses arrived, including the one that failed the call.
     pub errors: u32,
-    /// The first few errors from servers while another server could still be selected.
+    /// The first few errors that arrived while another server could still be selected.
     pub refusals: Vec<Refusal>,
-    /// Whether a server may run the call without a grant, as on a queue. If so, it may have run
-    /// although no bid arrived.
+    /// Whether a server may run the call without a grant, as on a queue. If so, the call may have
+    /// run although no bid arrived.
     pub may_skip_claim: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
-    /// The most recent error with which the bus refused to lock a request of a queue while the call
-    /// was in flight. No server gets such a request.
+    /// The most recent error with which the bus refused to lock a queue-routed request while the
+    /// call was in flight. The request may be this call's. Without a lock, no server gets it.
     pub lock_refusal: Option<String>,
 }
 
@@ -388,12 +391,19 @@ impl Failure {
         Self::new(Reason::TimedOut, ErrorCode::DeadlineExceeded, text, evidence)
     }
 
+    /// Creates the failure of a call whose request reached no subscriber.
+    pub(crate) fn nobody_subscribed(evidence: Evidence) -> Box<Self> {
+        Self::new(Reason::NobodySubscribed, ErrorCode::Unavailable, NO_RESPONSE, evidence)
+    }
+
     /// Creates the failure of a call for which no server was selected, because none bid or no bid
     /// could win.
     pub(crate) fn no_server(evidence: Evidence) -> Box<Self> {
+        if evidence.is_unheard() {
+            return Self::nobody_subscribed(evidence);
+        }
         if evidence.bids == 0 {
-            let text = Text::from_static("no response from servers");
-            return Self::new(Reason::NoResponse, ErrorCode::Unavailable, text, evidence);
+            return Self::new(Reason::NoResponse, ErrorCode::Unavailable, NO_RESPONSE, evidence);
         }
         let text = alloc::format!("no servers available (received {} responses)", evidence.bids);
         Self::new(Reason::NotAcceptable, ErrorCode::Unavailable, text, evidence)

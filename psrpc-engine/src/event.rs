@@ -26,8 +26,8 @@ pub enum ClientEvent {
     /// The client's subscriptions are live; calls can be made.
     Ready,
     /// A call asks which of the bids wins. Respond with [`Client::select`](crate::Client::select)
-    /// before the call ends. A call that asks at its deadline waits one more millisecond for the
-    /// choice, but grants no server.
+    /// before the call ends. At the call's deadline it is too late to grant a server, but the call
+    /// still waits one millisecond, because the choice determines the error that it fails with.
     Select {
         /// The call.
         call: CallHandle,
@@ -103,7 +103,8 @@ pub enum ClientEvent {
         /// The bus's error.
         cause: BusError,
     },
-    /// The last interrupted subscription is live again.
+    /// The last interrupted subscription is live again. If it ends instead, the interruption ends
+    /// without this event.
     Resumed {
         /// How many subscriptions were interrupted in all.
         count: u32,
@@ -157,8 +158,8 @@ pub enum ServerEvent {
         /// The request.
         request: RequestHandle,
     },
-    /// A stream was granted to this server and is open. Run its handler, and call
-    /// [`finish_stream`](crate::Engine::finish_stream) when it is done.
+    /// A stream has opened: its request was granted, or requires no claim. Run its handler, and
+    /// call [`finish_stream`](crate::Engine::finish_stream) when the handler is done.
     Accepted {
         /// The request that opened it. Its handle is stale from here on.
         request: RequestHandle,
@@ -203,7 +204,8 @@ pub enum ServerEvent {
         /// The bus's error.
         cause: BusError,
     },
-    /// The last interrupted subscription is live again.
+    /// The last interrupted subscription is live again. If it ends instead, the interruption ends
+    /// without this event.
     Resumed {
         /// How many subscriptions were interrupted in all.
         count: u32,

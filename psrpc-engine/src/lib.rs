@@ -12,8 +12,8 @@
 //!
 //! # Driving
 //!
-//! This loop drives a client and a server through one call in virtual time. A `match` stands in for
-//! the bus.
+//! This loop drives a client and a server through one call in virtual time. Two lists of
+//! subscriptions stand in for the bus.
 //!
 //! ```
 //! use core::time::Duration;

@@ -56,6 +56,9 @@ pub struct ServerLimits {
     /// method they are answered with `resource_exhausted`, because no other server will. Default:
     /// 65,536.
     pub requests: usize,
+    /// Metadata and payloads of the requests in flight together, in bytes. Further requests are
+    /// refused as beyond [`requests`](Self::requests). Default: 256 MiB.
+    pub request_bytes: usize,
     /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each.
     /// Further requests are refused in the same way
     /// ([`Reason::DedupFull`](crate::Reason::DedupFull)); none is forgotten early. Default:
@@ -76,6 +79,7 @@ impl ServerLimits {
     pub const DEFAULT: ServerLimits = ServerLimits {
         frame: FrameLimits::DEFAULT,
         requests: 65_536,
+        request_bytes: 256 * 1024 * 1024,
         remembered: 1_048_576,
         cached_clients: 1_024,
         updates: 65_536,

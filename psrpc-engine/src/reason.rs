@@ -43,11 +43,11 @@ reasons! {
     MissingId = "missing id";
     /// The frame exceeds a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
     FrameLimit = "frame exceeds a limit";
-    /// The request arrived at or after its expiry. With skewed clocks this drops every call; see
-    /// [`Dropped::late_by`].
+    /// The request arrived at or after its expiry. A server whose clock is ahead of the client's by
+    /// the call's timeout or more drops every call; see [`Dropped::late_by`].
     Expired = "request expired";
-    /// The send time of the request is beyond the horizon, or the request has no send time and its
-    /// expiry is beyond the horizon.
+    /// The request or stream message has a send time beyond the horizon, or no send time and an
+    /// expiry beyond the horizon.
     FarFuture = "sent too far in the future";
     /// The request or stream message arrived before.
     Duplicate = "duplicate request";
@@ -61,7 +61,7 @@ reasons! {
     Busy = "concurrency limit reached";
     /// The limit on open streams is reached.
     StreamsFull = "too many open streams";
-    /// The limit on requests in flight is reached.
+    /// The limit on requests in flight, or on their bytes, is reached.
     RequestsFull = "too many requests in flight";
     /// The limit on remembered requests is reached.
     DedupFull = "too many requests remembered";
@@ -96,13 +96,13 @@ reasons! {
     /// The response, or stream frame, is from a server that was not selected.
     NotSelected = "response from a server that was not selected";
 
-    // Abandoned requests.
+    // Abandoned requests, and messages that do not decode.
 
     /// The affinity was below 0.
     NoBid = "no bid";
     /// The client granted the request to another server.
     BidLost = "granted to another server";
-    /// The request expired before the client granted it.
+    /// The request expired before it could run: no grant came, or the grant came too late.
     NotGranted = "expired without a grant";
     /// The payload does not decode as the method's request.
     MalformedRequest = "request does not decode";
@@ -137,6 +137,8 @@ reasons! {
     TimedOut = "no response before the deadline";
     /// No server bid.
     NoResponse = "no server bid";
+    /// The bus delivered the request to no subscriber, so no server can have seen it.
+    NobodySubscribed = "nobody is subscribed";
     /// Servers bid, but no bid was acceptable.
     NotAcceptable = "no bid was acceptable";
     /// The selection function failed, or chose a server that had not bid.
@@ -178,7 +180,8 @@ pub struct Dropped {
     pub request_id: Text,
     /// The peer, or the stream, that the frame names; empty if unknown.
     pub peer: Text,
-    /// How late an expired frame was; with skewed clocks, the skew.
+    /// How late an expired frame was, or how far in the future a frame was sent
+    /// ([`Reason::FarFuture`]). A large value is a sign of skewed clocks.
     pub late_by: Duration,
 }
 
@@ -196,7 +199,7 @@ pub struct Counters {
     pub frames: u64,
     /// Frames published.
     pub published: u64,
-    /// Received frames that the bus reported lost; a gap of unknown size counts as one.
+    /// Frames that the bus reported lost; a gap of unknown size counts as one.
     pub lost: u64,
 }
 

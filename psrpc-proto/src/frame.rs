@@ -24,6 +24,9 @@ const CLAIM_REQUEST: &str = "type.googleapis.com/internal.ClaimRequest";
 const CLAIM_RESPONSE: &str = "type.googleapis.com/internal.ClaimResponse";
 const STREAM: &str = "type.googleapis.com/internal.Stream";
 
+/// The length from which a frame is copied if it is mostly unknown fields, in bytes.
+const SPARSE: usize = 4096;
+
 /// The field of `internal.Msg` that gives the compression of its value.
 const COMPRESSION: u32 = 4;
 
@@ -81,7 +84,7 @@ impl Frame {
     }
 
     /// Returns the length of the encoded, uncompressed value: about the memory that the decoded
-    /// frame takes.
+    /// frame takes. For a [`Frame::Raw`], returns the length of the envelope as it is.
     pub fn value_len(&self) -> usize {
         match self {
             Frame::Request(request) => request.encoded_len(),
@@ -97,7 +100,8 @@ impl Frame {
     /// Decodes a published frame, and returns it with the channel that its envelope names.
     ///
     /// A compressed value is decompressed first, to at most [`FrameLimits::frame_bytes`]. Payloads,
-    /// and long texts other than ids, are slices of `bytes` or of the decompressed value. A message
+    /// and long texts other than ids, are slices of `bytes` or of the decompressed value, unless
+    /// most of it is unknown fields: then they are copied, so that it can be freed. A message
     /// that is not the protocol's own becomes a [`Frame::Other`]; the result is never a
     /// [`Frame::Raw`].
     ///
@@ -113,11 +117,31 @@ impl Frame {
         }
         let Envelope { type_url, value, channel, compression } = read::<Envelope<'_>>(bytes, bytes, limits)?;
         let channel = Text::slice(bytes, channel);
-        if compression == UNCOMPRESSED {
+        if compression == UNCOMPRESSED && bytes.len() < SPARSE {
             return Self::decode_value(type_url, value, bytes, bytes, channel, limits);
         }
+        if compression == UNCOMPRESSED {
+            let decoded = Self::decode_value(type_url, value, bytes, bytes, channel, limits)?;
+            return Self::compact(decoded, bytes.len(), limits);
+        }
         let value = decompress(compression, value, limits)?;
-        Self::decode_value(type_url, &value, &value, bytes, channel, limits)
+        let decoded = Self::decode_value(type_url, &value, &value, bytes, channel, limits)?;
+        Self::compact(decoded, value.len(), limits)
+    }
+
+    /// Copies a frame that would keep `held` bytes alive of which it uses less than half: a peer
+    /// could fill a frame with unknown fields, which no limit on metadata or payloads counts.
+    fn compact(
+        decoded: (Frame, Text),
+        held: usize,
+        limits: &FrameLimits,
+    ) -> Result<(Frame, Text), DecodeError> {
+        if held < SPARSE || held / 2 <= decoded.0.value_len() {
+            return Ok(decoded);
+        }
+        let copy = decoded.0.encode(decoded.1.as_str());
+        let Envelope { type_url, value, channel, .. } = read::<Envelope<'_>>(&copy, &copy, limits)?;
+        Self::decode_value(type_url, value, &copy, &copy, Text::slice(&copy, channel), limits)
     }
 
     /// Decodes the value of an envelope. `value` is a part of `within`, and `type_url` a part of
@@ -155,7 +179,8 @@ impl Frame {
         }
     }
 
-    /// Returns the kind of message for display: the protobuf name of the protocol's own messages.
+    /// Returns the kind of the frame for display: `Request`, `Response`, `ClaimRequest`,
+    /// `ClaimResponse`, `Stream`, `other` or `raw`.
     pub fn kind(&self) -> &'static str {
         match self {
             Frame::Request(_) => &REQUEST[PREFIX.len()..],

@@ -7,7 +7,7 @@ use crate::Text;
 use crate::text::Utf8;
 
 /// The 256-bit seed of an [`IdGenerator`]. Anyone who knows the seed can predict every id. Draw it
-/// from the operating system, or in a simulation, derive it from the seed of the run.
+/// from the operating system or, in a simulation, derive it from the seed of the run.
 pub type Seed = [u8; 32];
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -56,9 +56,10 @@ impl IdGenerator {
         let mut id = [0; 4 + RANDOM_LEN];
         id[..4].copy_from_slice(&prefix);
         for half in id[4..].chunks_exact_mut(RANDOM_LEN / 2) {
-            // Treats 64 random bits as a fraction. Multiplied by 62, its integer part selects a
-            // letter and the rest is the fraction for the next. Each choice of six letters covers
-            // 2^64 / 62^6 fractions, give or take one, which is as good as uniform.
+            // Treats 64 random bits as a fraction of 1. The integer part of 62 times the fraction
+            // selects a letter, and the rest is the fraction for the next letter. Each choice of
+            // six letters covers 2^64 / 62^6 fractions, give or take one, which is as good as
+            // uniform.
             let mut fraction = self.0.next_u64();
             for letter in half {
                 let product = u128::from(fraction) * ALPHABET.len() as u128;

@@ -5,7 +5,7 @@
 //! * [`Channel`]: the names of a service's channels on each bus.
 //! * [`MethodProperties`]: how the calls of a method are routed, from the options of its rpc.
 //! * [`ErrorCode`]: error codes, with their HTTP, gRPC and Twirp equivalents.
-//! * [`IdGenerator`]: draws the ids of clients, servers and requests.
+//! * [`IdGenerator`]: draws the ids of clients, servers, requests and streams.
 //!
 //! The crate is `no_std` and has no clock, no randomness of its own and no I/O.
 //!

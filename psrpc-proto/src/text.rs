@@ -8,8 +8,9 @@ use bytes::Bytes;
 /// UTF-8 text on the wire: an id, an error text, a metadata name or value.
 ///
 /// Text of up to 23 bytes is stored inline, so ids of the usual 16 characters cost neither an
-/// allocation nor a reference count. Longer text is shared between clones. Longer decoded text,
-/// unless it is an id, is a slice of its frame and keeps the frame alive.
+/// allocation nor a reference count. Longer text, and text from a static string, is shared between
+/// clones. Longer decoded text, unless it is an id, is a slice of its frame and keeps the frame
+/// alive.
 #[derive(Clone)]
 pub struct Text(Repr);
 
@@ -56,7 +57,8 @@ impl Text {
         Self::new(text.0, || Bytes::copy_from_slice(text.0))
     }
 
-    /// Creates text from `text`: copied if short, shared as `long` if long.
+    /// Creates text: an inline copy of `text` if it is short, or the shared bytes that `long`
+    /// returns.
     #[inline]
     fn new(text: &[u8], long: impl FnOnce() -> Bytes) -> Self {
         if text.len() > Self::INLINE {

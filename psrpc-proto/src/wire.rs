@@ -250,8 +250,8 @@ fn gather(bytes: u64) -> u64 {
 
 /// The draft of a message, which takes its fields in any order and repeatedly.
 ///
-/// Texts and bytes in a draft are validated slices of the frame. Only the final ones are copied or
-/// shared, in [`finish`](Self::finish).
+/// The texts and bytes of singular fields stay slices of the frame until [`finish`](Self::finish)
+/// copies or shares them, so a value that a later one replaces is never copied.
 pub(crate) trait Decode<'a>: Default {
     const NAME: &'static str;
 

@@ -147,10 +147,10 @@ impl FaultyBus {
         drop(replaced);
     }
 
-    /// Passes the [`Sink`] of every new subscription to `interceptor`. The returned sink is
-    /// subscribed instead. If the interceptor returns `None`, there is no subscription to the
-    /// wrapped bus; the interceptor may refuse the subscription ([`Sink::fail`]) or fill the sink
-    /// itself. Replaces the previous interceptor. Existing subscriptions are not affected.
+    /// Passes the [`Sink`] of every new subscription to `interceptor`. The wrapped bus delivers to
+    /// the returned sink instead. If the interceptor returns `None`, there is no subscription to
+    /// the wrapped bus; the interceptor may refuse the subscription ([`Sink::fail`]) or fill the
+    /// sink itself. Replaces the previous interceptor. Existing subscriptions are not affected.
     pub fn intercept_subscribe(
         &self,
         interceptor: impl Fn(&Channel, SubscriptionKind, Sink, &mut WakeList) -> Option<Sink>

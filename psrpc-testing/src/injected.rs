@@ -13,7 +13,7 @@ pub struct Injected {
     pub duplicated: u64,
     /// Frames held back to be overtaken.
     pub reordered: u64,
-    /// Publishes failed, and subscriptions failed at delivery.
+    /// Publishes and subscriptions that failed because of a [`Rule::fail`](crate::Rule::fail).
     pub failed: u64,
     /// Publishes refused because the bus was blocked, or because delayed frames were waiting for
     /// room.

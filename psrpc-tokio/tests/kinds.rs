@@ -454,7 +454,7 @@ async fn shutting_down_a_client_notifies_its_servers() {
     assert_eq!(server.streams(), 0);
 }
 
-/// The affinity function is called right after decoding, and so shows the order.
+/// The affinity function is called right after decoding, so its calls show the order of decoding.
 #[tokio::test(start_paused = true)]
 async fn a_large_request_is_decoded_after_the_small_ones_that_came_with_it() {
     let (bus, log) = (LocalBus::new(), hats::Log::default());

@@ -99,6 +99,7 @@ async fn panics_of_user_code_are_logged_as_errors() {
     pick().await.unwrap_err();
     assert_eq!(logged(), [line("an affinity function", "Pick")]);
     observed.shutdown().await;
+    let _unresponsive = hats::unresponsive(&bus, PICK).await;
     pick().selection(Selection::new().choose(|_| panic!("on purpose"))).await.unwrap_err();
     assert_eq!(log.take(), [r#"psrpc::client ERROR: a selection function panicked panic="on purpose""#]);
     let _server = serve(&bus, options, echo).await;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Wake};
 use std::time::Duration;
 
-use hats::{Log, client, echo, error, fit, runtime, serve};
+use hats::{FIT, Log, client, echo, error, fit, runtime, serve, unresponsive};
 use psrpc_bus_local::LocalBus;
 use psrpc_testing::{FaultyBus, Rule};
 use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
@@ -44,8 +44,8 @@ async fn the_linear_schedule_matches_the_recordings() {
             "unavailable, then success" => &[Unavailable, Unavailable],
             "unavailable, then not_found" => &[Unavailable, NotFound],
             "not_found is not retried" => &[NotFound],
-            // Go was given an error of another type. Every error here is of PSRPC, so the policy
-            // below retries only `unknown`, which stands in for it.
+            // In Go, the error was not a PSRPC error. Here every error is one, so `unknown` stands
+            // in for it, and the policy below retries only that code.
             "an error that is no psrpc error is retried" => &[Unknown, Unknown],
             "max attempts 0 never gives up; the 13th attempt was let through" => &[const { Unavailable }; 12],
             _ => &[const { Unavailable }; 9],
@@ -87,6 +87,7 @@ async fn the_timeouts_of_attempts_match_those_of_go_on_the_wire() {
             _ => continue,
         };
         let bus = FaultyBus::new(LocalBus::new(), runtime(), 1);
+        let _unresponsive = unresponsive(&bus, FIT).await;
         let (log, client) = (Log::default(), client(&bus, ClientOptions::new()).await);
         let recorder = log.clone();
         bus.inject(Rule::drop().when(move |_, frame| {
@@ -198,7 +199,9 @@ async fn a_call_is_retried_until_a_server_accepts_it() {
 async fn the_total_deadline_also_ends_an_attempt() {
     let pause = millis(100);
     let retry = Retry::new().attempts(0).total(millis(1000)).backoff(pause, pause).without_jitter();
-    let client = client(&LocalBus::new(), ClientOptions::new().timeout(millis(400)).interceptor(retry)).await;
+    let bus = LocalBus::new();
+    let _unresponsive = unresponsive(&bus, FIT).await;
+    let client = client(&bus, ClientOptions::new().timeout(millis(400)).interceptor(retry)).await;
     let started = runtime().now().time;
     assert_eq!(fit(&client, "fez").await.unwrap_err().reason(), Some(Reason::NoResponse));
     // 400 + 100 + 400; no time is left for another pause of 100.

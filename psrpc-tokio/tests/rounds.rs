@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hats::HATS;
 use psrpc_bus_local::LocalBus;
+use psrpc_tokio::bus::{Inbox, Subscription};
 use psrpc_tokio::engine::ROUND;
 use psrpc_tokio::*;
 
@@ -46,17 +47,25 @@ impl Runtime for CountingRuntime {
 
 const CALLS: usize = 20_000;
 
-/// Creates a client with [`CALLS`] calls in flight and no server.
-async fn client_with_calls() -> (CountingRuntime, Client, Vec<tokio::task::JoinHandle<Result<String, Error>>>)
-{
+/// A client with [`CALLS`] calls in flight, and no server that responds.
+struct BusyClient {
+    counting: CountingRuntime,
+    client: Client,
+    calls: Vec<tokio::task::JoinHandle<Result<String, Error>>>,
+    _unresponsive: (Subscription, Inbox),
+}
+
+async fn client_with_calls() -> BusyClient {
     let counting = CountingRuntime { tokio: hats::runtime(), client: Arc::default(), ended: Arc::default() };
-    let client = Client::new(LocalBus::new(), counting.clone(), &HATS, ClientOptions::new()).await.unwrap();
+    let bus = LocalBus::new();
+    let _unresponsive = hats::unresponsive(&bus, hats::FIT).await;
+    let client = Client::new(bus, counting.clone(), &HATS, ClientOptions::new()).await.unwrap();
     let _ = counting.client.set(client.clone());
     let calls = (0..CALLS).map(|_| tokio::spawn(hats::fit(&client, "fez").into_future())).collect();
     while client.in_flight() < CALLS {
         tokio::task::yield_now().await;
     }
-    (counting, client, calls)
+    BusyClient { counting, client, calls, _unresponsive }
 }
 
 async fn check(
@@ -74,14 +83,14 @@ async fn check(
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_time_out_together_end_in_several_turns() {
-    let (counting, _client, calls) = client_with_calls().await;
+    let BusyClient { counting, client: _client, calls, _unresponsive } = client_with_calls().await;
     tokio::time::advance(Duration::from_secs(3)).await;
     check(&counting, calls, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_of_a_client_that_is_closed_end_in_several_turns() {
-    let (counting, client, calls) = client_with_calls().await;
+    let BusyClient { counting, client, calls, _unresponsive } = client_with_calls().await;
     client.close();
     let at_first = CALLS - client.in_flight();
     assert!(at_first <= ROUND, "the background task ends the rest");

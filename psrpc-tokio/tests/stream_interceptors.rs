@@ -157,6 +157,7 @@ async fn a_message_of_another_type_fails_the_multi_call_or_one_response() {
 #[tokio::test(start_paused = true)]
 async fn a_multi_call_with_interceptors_ends_when_its_responses_are_dropped() {
     let (bus, log) = (LocalBus::new(), Log::default());
+    let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client_with(&bus, ClientOptions::new().multi_interceptor(multi(&log, "client"))).await;
     let responses = census(&client, "who").await.unwrap();
     assert_eq!(client.in_flight(), 1);
@@ -279,7 +280,7 @@ async fn an_interceptor_can_change_the_options_of_a_stream() {
     assert_eq!(opening().await.unwrap().next().await.unwrap(), "brass and drums");
     server.shutdown().await;
     let started = runtime().now().time;
-    assert_eq!(code(opening().await), ErrorCode::Unavailable);
+    assert_eq!(code(opening().wait_for_subscriber().await), ErrorCode::Unavailable);
     assert_eq!(runtime().now().time.since(started).as_millis(), 10);
 }
 

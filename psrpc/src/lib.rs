@@ -48,6 +48,7 @@ pub use client::open_stream::OpenStream;
 pub use client::options::ClientOptions;
 pub use client::subscription::{Subscribe, Subscription};
 pub use client::unary::{Call, CallFuture};
+pub use client::within::HandlerInput;
 pub use error::{Error, Fault, ResultExt};
 pub use info::CallInfo;
 pub use interceptor::{

@@ -7,6 +7,9 @@ use std::time::Duration;
 use psrpc_engine::proto::{Metadata, Text};
 use psrpc_engine::{Route, Time, WallTime};
 
+use crate::cancellation::CancellationToken;
+use crate::client::within;
+use crate::client::within::Scope;
 use crate::info::CallInfo;
 use crate::log::Label;
 use crate::runtime::Runtime;
@@ -25,6 +28,7 @@ pub(crate) struct RequestContext {
     pub(crate) sent_at: WallTime,
     pub(crate) deadline: Time,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) token: Arc<CancellationToken>,
 }
 
 impl<T> Request<T> {
@@ -93,7 +97,10 @@ impl<T> Request<T> {
     }
 
     /// Returns when the caller gives up, on the runtime's monotonic clock. The handler's future is
-    /// dropped at that time. Spawn a task for work that must continue.
+    /// dropped at that time. Spawn a task for work that must continue. Calls [within] the request
+    /// end by then.
+    ///
+    /// [within]: crate::Call::within
     pub fn deadline(&self) -> Time {
         self.context.deadline
     }
@@ -111,6 +118,13 @@ impl<T> Request<T> {
     /// Returns the runtime of the server, for its clock, to sleep and to spawn.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.context.runtime
+    }
+}
+
+impl<T> within::sealed::HandlerInput for Request<T> {
+    fn scope(&self) -> Scope {
+        let RequestContext { token, deadline, runtime, metadata, .. } = &self.context;
+        Scope::new(token, Some(*deadline), runtime, metadata)
     }
 }
 

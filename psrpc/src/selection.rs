@@ -86,7 +86,8 @@ impl Selection {
     }
 
     /// Sets a function that selects a bid once a timeout has ended the wait. It gets the bids that
-    /// count, in order of arrival, and possibly none. If it returns `None`, the call fails as if no
+    /// count, in order of arrival, and possibly none, unless the bus knows that nobody is subscribed. If
+    /// it returns `None`, the call fails as if no
     /// bid were acceptable. If it returns an error, the call fails with that error. The function is
     /// not called if a bid wins at once, by `maximum_affinity` or `accept_first_available`.
     ///
@@ -105,7 +106,7 @@ impl Selection {
         self
     }
 
-    /// Merges other options into these. Options that are set there take precedence.
+    /// Merges other options into these. The options that are set in `other` take precedence.
     pub(crate) fn with(self, other: Self) -> Self {
         let (base, overrides) = (self.options, other.options);
         let options = Options {

@@ -22,7 +22,8 @@ pub struct Limits {
 }
 
 const HEAD: &str = "\
-# The cost of each bench in benches/cost.rs with this compiler. The limit is 3 % more instructions, and no more allocations.
+# The cost of each bench in benches/cost/benches/cost.rs with this compiler. A bench fails if it has over 3 % more
+# instructions, or more allocations.
 # Written by `cargo run --release -p psrpc-cost --bin limits -- --update`. A commit that raises a limit says why.
 ";
 

@@ -1,4 +1,4 @@
-//! Compares the counts of benches/cost.rs with limits.txt.
+//! Compares the counts of `benches/cost/benches/cost.rs` with `benches/cost/limits.txt`.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,8 @@ use count::count;
 use limits::Limits;
 use verdict::Verdict;
 
-/// Counts the cost of each bench in benches/cost.rs and compares it with benches/cost/limits.txt.
+/// Counts the cost of each bench in benches/cost/benches/cost.rs, and compares it with the limits
+/// in benches/cost/limits.txt.
 ///
 /// Exits with 77, and prints the reason, if no comparison is possible.
 #[derive(Parser)]

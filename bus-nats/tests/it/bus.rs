@@ -275,7 +275,7 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
         .unwrap();
     let other = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut subscriber = Subscriber::live(&other, &plain("Make"), Plain).await;
-    // Fill the queue once, while the thread of the bus is writing.
+    // Fill the queue once, while the bus is writing.
     let mut accepted = 0;
     let publish = |number| {
         let offer = Offer::new(plain("Make"), sized(number, 1000), ReplyTo::new(drop));

@@ -1,6 +1,8 @@
 //! Clusters: servers that the cluster announces, and servers that shut down.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
 use psrpc::SubscriptionKind::Plain;
@@ -16,7 +18,7 @@ use psrpc_tokio::{ClientStream, MultiCall};
 
 use crate::hats::{self, CENSUS, FIT, Gate, PARADE};
 use crate::support::{
-    SECOND, Subscriber, event, frame, number, plain, publish, runtime, until, watch, within,
+    SECOND, Subscriber, event, frame, number, offer, plain, publish, runtime, until, watch, within,
 };
 
 /// Waits until a frame passes from a bus to a subscriber. Subscriptions take time to reach other
@@ -30,7 +32,8 @@ async fn assert_arrives(bus: &NatsBus, subscriber: &mut Subscriber, sent: u32) {
     .await;
 }
 
-/// The bus is given one URL. It lives on two servers that it has only heard of.
+/// Connects a bus to the URL of one server, and kills that server. The bus must continue on the
+/// other two servers, which it knows only from the cluster's announcements.
 async fn lives_on_announced_servers(mut cluster: NatsCluster, options: NatsOptions) {
     let first = cluster.node(0).url();
     let bus = NatsBus::connect_with(&first, runtime(), options).await.unwrap();
@@ -87,6 +90,63 @@ async fn a_server_that_shuts_down_is_left_for_another_before_it_ends_the_connect
     assert_arrives(&far, &mut subscriber, 3).await;
 }
 
+/// Frames that the bus accepts while it leaves arrive like all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_accepted_while_the_bus_leaves_arrives() {
+    const IN_FLIGHT: u32 = 2000;
+    let mut cluster = NatsCluster::new(None, &[]);
+    let others = [cluster.node(1).url(), cluster.node(2).url()].join(",");
+    let all = [cluster.node(0).url(), others.clone()].join(",");
+    let far = NatsBus::connect(&others, runtime()).await.unwrap();
+    let mut subscriber = Subscriber::live(&far, &plain("Make"), Plain).await;
+    for _ in 0..3 {
+        let near = NatsBus::connect(&all, runtime()).await.unwrap();
+        assert_arrives(&near, &mut subscriber, u32::MAX).await;
+        let mut events = watch(&near);
+        let (received, has_left) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
+        let publishing = tokio::spawn({
+            let (received, has_left) = (Arc::clone(&received), Arc::clone(&has_left));
+            async move {
+                let mut sent = 0;
+                while !has_left.load(Relaxed) {
+                    if sent - received.load(Relaxed) >= IN_FLIGHT {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    sent += 1;
+                    drop(offer(&near, &plain("Make"), frame(sent)).await);
+                }
+                // The last one on a connection that is confirmed.
+                publish(&near, &plain("Make"), frame(0)).await.unwrap();
+                sent
+            }
+        });
+        let mut arrived = 0;
+        let receiving = async {
+            loop {
+                match subscriber.number().await {
+                    0 => return,
+                    u32::MAX => {}
+                    _ => arrived += 1,
+                }
+                // Frames are on their way now.
+                if arrived == 2 * IN_FLIGHT {
+                    cluster.node(0).lame_duck();
+                }
+                received.store(arrived, Relaxed);
+            }
+        };
+        let leaving = async {
+            while !matches!(event(&mut events).await, BusEvent::Reconnected { .. }) {}
+            has_left.store(true, Relaxed);
+        };
+        within(60 * SECOND, "all frames arrive", async { tokio::join!(receiving, leaving) }).await;
+        assert_eq!(arrived, publishing.await.unwrap());
+        cluster.node(0).kill();
+        cluster.node(0).start();
+    }
+}
+
 /// There is no other server, so the bus works until the server ends the connection.
 #[tokio::test]
 async fn a_single_server_that_shuts_down_is_used_to_the_end() {
@@ -110,7 +170,8 @@ async fn a_single_server_that_shuts_down_is_used_to_the_end() {
     assert_arrives(&bus, &mut subscriber, 0).await;
 }
 
-/// The nodes that both sides are connected to lose each other, and find each other again.
+/// The publisher and the subscriber use two nodes. The connection between these nodes is cut and
+/// restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_pass_again_after_a_route_of_the_cluster_was_cut() {
     let mut cluster = NatsCluster::new(None, &[]);

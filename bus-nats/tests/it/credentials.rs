@@ -1,4 +1,4 @@
-//! Credentials: of every kind, wrong ones, and those that change while the bus runs.
+//! Credentials of every kind, wrong credentials, and credentials that change while the bus runs.
 
 use std::sync::{Arc, Mutex};
 
@@ -64,8 +64,8 @@ async fn an_error_or_a_panic_of_the_function_is_the_cause() {
     assert_eq!(cause(&server, options).await, "connecting panicked: the vault is empty");
 }
 
-/// The server takes another token from now on, and closes the connection. The bus reports the words
-/// of the server, tries again, and continues once the function returns the new token.
+/// The server is reconfigured to require another token, and closes the connection. The bus reports
+/// the server's error, tries again, and continues once the function returns the new token.
 #[tokio::test]
 async fn a_token_that_is_replaced_while_the_bus_runs_is_used() {
     let configuration = |token: &str| format!("authorization {{ token: \"{token}\" }}");
@@ -79,6 +79,7 @@ async fn a_token_that_is_replaced_while_the_bus_runs_is_used() {
     let mut events = watch(&bus);
     server.configure(&[&configuration("second-s3cret")]);
     server.reload();
+    assert_lost(&mut events, &server, VIOLATION).await;
     assert_lost(&mut events, &server, VIOLATION).await;
     until(10 * SECOND, "the new attempts are refused", async || {
         let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
@@ -103,6 +104,40 @@ async fn assert_healed(bus: &NatsBus, subscriber: &mut Subscriber, events: &mut 
     while !matches!(subscriber.next().await, Delivery::Live) {}
     publish(bus, &plain("Make"), frame(1)).await.unwrap();
     assert_eq!(subscriber.number().await, 1);
+}
+
+/// The server comes back from an outage with another token, and the function fails. Each outage has
+/// one more event, with the first refusal.
+#[tokio::test]
+async fn a_refusal_during_an_outage_is_reported_once() {
+    let configuration = |token: &str| format!("authorization {{ token: \"{token}\" }}");
+    let mut server = Server::nats(&[&configuration("first-s3cret")]);
+    let token = Arc::new(Mutex::new(Ok("first-s3cret")));
+    let provider = Arc::clone(&token);
+    let options = NatsOptions::new().credentials(move || provider.lock().unwrap().map(Credentials::token));
+    let bus = NatsBus::connect_with(&server.url(), runtime(), options).await.unwrap();
+    let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
+    let mut events = watch(&bus);
+    server.kill();
+    assert_lost(&mut events, &server, "the connection was lost").await;
+    server.configure(&[&configuration("second-s3cret")]);
+    server.start();
+    assert_lost(&mut events, &server, VIOLATION).await;
+    *token.lock().unwrap() = Err("the vault is sealed");
+    until(10 * SECOND, "the function fails", async || {
+        let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
+        error.ends_with("no credentials: the vault is sealed")
+    })
+    .await;
+    *token.lock().unwrap() = Ok("second-s3cret");
+    assert_healed(&bus, &mut subscriber, &mut events).await;
+    *token.lock().unwrap() = Err("the vault is sealed");
+    server.stop();
+    server.start();
+    assert!(matches!(event(&mut events).await, BusEvent::ConnectionLost { .. }));
+    assert_lost(&mut events, &server, "no credentials: the vault is sealed").await;
+    *token.lock().unwrap() = Ok("second-s3cret");
+    assert_healed(&bus, &mut subscriber, &mut events).await;
 }
 
 #[cfg(feature = "nkeys")]
@@ -209,6 +244,7 @@ mod signed {
         let mut subscriber = Subscriber::live(&bus, &plain("Make"), Plain).await;
         let mut events = watch(&bus);
         assert_lost(&mut events, &server, "User Authentication Expired").await;
+        assert_lost(&mut events, &server, VIOLATION).await;
         until(10 * SECOND, "the new attempts are refused", async || {
             let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
             error == format!("not connected to {}: {VIOLATION}", server.url())

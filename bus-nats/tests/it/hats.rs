@@ -43,8 +43,8 @@ pub fn large() -> String {
     "x".repeat(8192)
 }
 
-/// Returns the request. The response to `large` is [`large`]; that to `slow` waits
-/// for the gate.
+/// Returns the request as the response. The response to `large` is [`large`]; the response to
+/// `slow` waits for the gate.
 async fn respond(gate: &Gate, request: Request<String>) -> Result<String, Error> {
     match request.as_str() {
         "large" => return Ok(large()),
@@ -57,7 +57,8 @@ async fn respond(gate: &Gate, request: Request<String>) -> Result<String, Error>
     Ok(request.into_message())
 }
 
-/// Creates a server that responds as the requests and messages of streams say.
+/// Creates a server that responds to requests and stream messages with their own text, or with
+/// [`large`] on request.
 pub async fn server(url: &str, id: &str, gate: Arc<Gate>) -> Server {
     let census = Arc::clone(&gate);
     let handlers = Handlers::new(&HATS, ())

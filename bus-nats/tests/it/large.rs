@@ -1,5 +1,5 @@
-//! Messages that are larger than the `max_payload` of the server: the caller or the sender learns
-//! at once, with both sizes.
+//! Messages that are larger than the `max_payload` of the server: the caller or the sender gets an
+//! error at once, which names both sizes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,7 +40,7 @@ async fn a_response_that_is_too_large_is_an_error_response_at_once() {
         assert!(start.elapsed() < 10 * SECOND, "{:?}", start.elapsed());
         assert_eq!((error.code(), error.reason()), (&ErrorCode::ResourceExhausted, Some(Reason::Answered)));
         assert_names_both_sizes(error.text(), "the bus cannot carry the response: ", "CLI.Hats.CLI_a.RES");
-        // What fits passes.
+        // A response within the limit is delivered.
         let call: Call<String, String> = client.call(FIT, &[], "fez".to_owned());
         assert_eq!(call.timeout(30 * SECOND).await.unwrap(), "fez");
     }

@@ -1,4 +1,5 @@
-//! The permissions that docs/operations.md gives to users of NATS suffice, and no more.
+//! The permissions that docs/operations.md gives to users of NATS are sufficient, and allow nothing
+//! else.
 
 #[path = "../../../bus-redis/tests/common/recipe.rs"]
 mod recipe;

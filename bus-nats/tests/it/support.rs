@@ -184,8 +184,9 @@ pub async fn within<T>(limit: Duration, condition: &str, future: impl Future<Out
     result.unwrap_or_else(|_| panic!("timed out after {limit:?} waiting until {condition}"))
 }
 
-/// Waits until a condition holds, checking every 5 ms. Use it for conditions that must publish to
-/// find out: NATS does not tell a publisher when a subscription or a configuration takes effect.
+/// Waits until a condition holds, checking every 5 ms. Use it if only a publish can show whether
+/// the condition holds: NATS does not tell a publisher when a subscription or a configuration takes
+/// effect.
 pub async fn until(limit: Duration, condition: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {

@@ -83,6 +83,14 @@ async fn a_wrong_certificate_of_the_server_is_named() {
         let cause = cause(&server.url(), options(&certificates, None)).await;
         assert!(cause.starts_with(expected), "{cause}");
     }
+    let server = Server::nats_tls(&tls.clone().show(certificates.wrong_name_server()), &[]);
+    let named = |name: &str| with_tls(TlsOptions::new().ca(certificates.authority().pem()).server_name(name));
+    let named_right = named("elsewhere.example");
+    assert_works(&NatsBus::connect_with(&server.url(), runtime(), named_right).await.unwrap()).await;
+    let expected = "TLS: invalid peer certificate: certificate not valid for name \"127.0.0.2\"";
+    assert!(cause(&server.url(), named("127.0.0.2")).await.starts_with(expected));
+    let expected = "TLS: `not a name` is neither a host name nor an IP address";
+    assert_eq!(cause(&server.url(), named("not a name")).await, expected);
     // The authority is not one of the system's.
     let server = Server::nats_tls(&tls, &[]);
     let cause = cause(&server.url(), NatsOptions::new()).await;
@@ -168,6 +176,8 @@ async fn certificates_are_read_again_for_each_connection() {
     server.configure_tls(Some(&ServerTls::new(&new).require_client_certificate()));
     server.start();
     assert!(matches!(event(&mut events).await, BusEvent::ConnectionLost { .. }));
+    let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("no refusal") };
+    assert!(cause.to_string().contains("no TLS options: No such file"), "{cause}");
     crate::support::until(10 * SECOND, "publishing fails with the reason", async || {
         let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
         error.contains("no TLS options: No such file")

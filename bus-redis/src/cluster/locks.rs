@@ -1,20 +1,23 @@
 //! The task that acquires locks in a cluster, each at the master of its slot.
 //!
 //! Locks have a queue of their own, so that a master that does not answer delays no published
-//! frame. One batch is under way at a time, and its results are told in the order of the queue.
+//! frame. One batch is in flight at a time, and its results are reported in the order of the queue.
 //! `MOVED` and `ASK` are followed, and a slot without a master is tried again, a few times.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use psrpc::bus::WakeList;
 use psrpc::{BusError, Time};
-use redis::aio::MultiplexedConnection;
-use redis::{ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::aio::{MultiplexedConnection, SendError};
+use redis::{
+    ConnectionAddr, ErrorKind, Pipeline, PushInfo, PushKind, RedisError, RedisResult, ServerErrorKind, Value,
+};
 
 use super::slots::{self, Node, Slots};
 use crate::command::{Command, Commands, LockFrame};
@@ -25,15 +28,20 @@ use crate::error::ConnectError;
 use crate::queue::{Next, Sizes};
 use crate::{cause, lock};
 
-/// How often a lock is sent at most.
+/// The maximum number of times that a lock is sent.
 const ATTEMPTS: usize = 5;
 
 /// The delay before locks are sent again because a slot has no master at the moment.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// How long after its frame a lock may be sent. A lock lives for 5 s, and one that is acquired
-/// later takes a frame a second time.
+/// The maximum time between the arrival of a frame and the sending of its lock. Since locks live
+/// for 5 s, a lock acquired later could take a frame a second time.
 const LATEST: Duration = Duration::from_secs(2);
+
+/// How long connecting to a master, or its reply, may take. A batch waits for the slowest master,
+/// so this and a batch that waits for it fit into [`LATEST`].
+const TIMEOUT: Duration = Duration::from_secs(1);
+
 const TOO_LATE: &str = "the lock could not be sent in time";
 
 pub(crate) struct ClusterLocks {
@@ -45,12 +53,14 @@ pub(crate) struct ClusterLocks {
 }
 
 enum NodeState {
-    Up(Session),
-    /// Not connected to before that time.
-    Down {
-        until: Time,
-        cause: BusError,
+    Up {
+        session: Session,
+        /// Whether the server has closed the connection.
+        has_ended: Arc<AtomicBool>,
     },
+    /// The last attempt to connect failed, or the connection was lost. The bus does not connect
+    /// again before `until`.
+    Down { until: Time, cause: BusError },
 }
 
 /// A lock that has no result yet.
@@ -59,7 +69,7 @@ struct Attempt {
     place: usize,
     key: String,
     received: Time,
-    /// Where a node has sent the lock.
+    /// The node to which the lock was redirected, if any.
     redirect: Option<Redirect>,
 }
 
@@ -78,7 +88,7 @@ impl Drop for ClusterLocks {
     }
 }
 
-/// What becomes of a lock after a reply.
+/// The outcome of one attempt to acquire a lock.
 enum Outcome {
     Done(Result<Value, Failure>),
     Moved(Redirect),
@@ -118,7 +128,7 @@ impl ClusterLocks {
         self.commands.locks.release(sizes, &mut WakeList::new());
     }
 
-    /// Returns a result for each place in a batch. Those without a lock have an empty one.
+    /// Returns a result for each place in a batch: `Nil` for commands that are not locks.
     async fn acquire(&mut self, mut attempts: Vec<Attempt>, places: usize) -> Vec<Result<Value, Failure>> {
         let mut results: Vec<_> = (0..places).map(|_| Ok(Value::Nil)).collect();
         let mut count = 0;
@@ -139,15 +149,17 @@ impl ClusterLocks {
         let mut again = Vec::new();
         let (mut is_outdated, mut must_wait) = (false, false);
         let mut connected = Vec::new();
-        for (node, attempts) in self.by_node(attempts) {
-            match self.connection(&node).await {
+        let by_node = self.by_node(attempts);
+        let failed = self.connect(by_node.keys()).await;
+        for (node, attempts) in by_node {
+            match self.connection(&node) {
                 Ok(connection) => connected.push((node, connection, attempts)),
                 // Another node may serve the slots by now.
-                Err(ConnectionError::Failed(_)) if !is_last => {
+                Err(_) if !is_last && failed.contains(&node) => {
                     is_outdated = true;
                     again.extend(attempts);
                 }
-                Err(ConnectionError::Failed(cause) | ConnectionError::Down(cause)) => {
+                Err(cause) => {
                     let failed = || Err(Failure::Refused(cause.clone()));
                     attempts.into_iter().for_each(|attempt| results[attempt.place] = failed());
                 }
@@ -217,33 +229,41 @@ impl ClusterLocks {
         by_node
     }
 
-    async fn connection(&mut self, node: &Node) -> Result<MultiplexedConnection, ConnectionError> {
-        match self.nodes.get(node) {
-            Some(NodeState::Up(session)) => return Ok(session.connection.clone()),
-            Some(NodeState::Down { until, cause }) if *until > self.connector().runtime.now().time => {
-                return Err(ConnectionError::Down(cause.clone()));
+    /// Connects to those nodes that are not connected, all at the same time. Returns the nodes that
+    /// failed.
+    async fn connect(&mut self, nodes: impl Iterator<Item = &Node>) -> Vec<Node> {
+        let now = self.connector().runtime.now().time;
+        let must_dial = |node: &&Node| match self.nodes.get(node) {
+            Some(NodeState::Up { has_ended, .. }) => has_ended.load(Ordering::Relaxed),
+            Some(NodeState::Down { until, .. }) => *until <= now,
+            None => true,
+        };
+        let dial = |node: &Node| dial(Arc::clone(self.connector()), node.clone());
+        let dialing: Vec<_> = nodes.filter(must_dial).map(dial).collect();
+        let mut failed = Vec::new();
+        for (node, dialed) in all(dialing).await {
+            match dialed {
+                Ok(up) => _ = self.nodes.insert(node, up),
+                Err(error) => {
+                    self.set_down(&node, BusError::new(error));
+                    failed.push(node);
+                }
             }
-            Some(NodeState::Down { .. }) | None => {}
         }
-        let address = ConnectionAddr::Tcp(node.0.clone(), node.1);
-        let connector = Arc::clone(self.connector());
-        match connector.dial(&address, Login::Server, &connector.config()).await {
-            Ok(session) => {
-                let connection = session.connection.clone();
-                self.nodes.insert(node.clone(), NodeState::Up(session));
-                Ok(connection)
-            }
-            Err(error) => {
-                let cause = BusError::new(error);
-                self.set_down(node, cause.clone());
-                Err(ConnectionError::Failed(cause))
-            }
+        failed
+    }
+
+    /// Returns the connection to a node that [`connect`](Self::connect) got, or why there is none.
+    fn connection(&self, node: &Node) -> Result<MultiplexedConnection, BusError> {
+        match &self.nodes[node] {
+            NodeState::Up { session, .. } => Ok(session.connection.clone()),
+            NodeState::Down { cause, .. } => Err(cause.clone()),
         }
     }
 
     /// Gives up the connection to a node. Returns the error with its name.
     fn down(&mut self, node: &Node, cause: String) -> BusError {
-        let cause = BusError::new(ConnectError::Server { server: name(node), cause });
+        let cause = error(node, cause);
         self.set_down(node, cause.clone());
         cause
     }
@@ -259,24 +279,39 @@ impl ClusterLocks {
         let connector = Arc::clone(self.connector());
         for address in connector.addresses() {
             let Some(node) = node_of(&address) else { continue };
-            if self.connection(&node).await.is_err() {
-                continue;
-            }
-            let Some(NodeState::Up(session)) = self.nodes.get_mut(&node) else { continue };
-            if let Some(slots) = Slots::ask(session).await {
-                self.nodes.retain(|(host, port), _| slots.nodes().any(|node| node == (host.as_str(), *port)));
-                return connector.learn(slots);
+            self.connect([&node].into_iter()).await;
+            let Some(NodeState::Up { session, .. }) = self.nodes.get_mut(&node) else { continue };
+            match Slots::ask(session).await {
+                Ok(Some(slots)) => {
+                    self.nodes
+                        .retain(|(host, port), _| slots.nodes().any(|node| node == (host.as_str(), *port)));
+                    return connector.learn(slots);
+                }
+                Ok(None) => {}
+                Err(failure) => _ = self.down(&node, cause::of(&failure, None)),
             }
         }
     }
 }
 
-/// Why there is no connection to a node.
-enum ConnectionError {
-    /// Connecting has failed just now.
-    Failed(BusError),
-    /// It failed a short time ago.
-    Down(BusError),
+/// Connects to a node.
+async fn dial(connector: Arc<Connector>, node: Node) -> (Node, Result<NodeState, ConnectError>) {
+    let has_ended = Arc::<AtomicBool>::default();
+    let config = connector.config();
+    let config =
+        config.set_response_timeout(Some(TIMEOUT.min(connector.options.response_timeout))).set_push_sender({
+            let has_ended = Arc::clone(&has_ended);
+            move |info: PushInfo| {
+                has_ended.fetch_or(info.kind == PushKind::Disconnection, Ordering::Relaxed);
+                Ok::<_, SendError>(())
+            }
+        });
+    let address = ConnectionAddr::Tcp(node.0.clone(), node.1);
+    let dialed = connector.within(TIMEOUT, connector.dial(&address, Login::Server, &config)).await;
+    let dialed = dialed.unwrap_or_else(|| {
+        Err(ConnectError::Server { server: name(&node), cause: "the server did not reply in time".into() })
+    });
+    (node, dialed.map(|session| NodeState::Up { session, has_ended }))
 }
 
 /// Refuses the locks that are too late to be sent, and returns the others.
@@ -289,8 +324,7 @@ fn refuse_late(
     let is_in_time = |attempt: &Attempt| now <= attempt.received + LATEST;
     let (attempts, late): (Vec<_>, Vec<_>) = attempts.into_iter().partition(is_in_time);
     for attempt in late {
-        let cause = ConnectError::Server { server: name(node), cause: TOO_LATE.into() };
-        results[attempt.place] = Err(Failure::Refused(BusError::new(cause)));
+        results[attempt.place] = Err(Failure::Refused(error(node, TOO_LATE)));
     }
     attempts
 }
@@ -333,9 +367,8 @@ fn outcome(node: &Node, reply: Value, is_last: bool) -> Outcome {
         Ok(reply) => return Outcome::Done(Ok(reply)),
         Err(error) => error,
     };
-    let refused = |error: &RedisError| {
-        let cause = ConnectError::Server { server: name(node), cause: cause::of(error, None) };
-        Outcome::Done(Err(Failure::Refused(BusError::new(cause))))
+    let refused = |failure: &RedisError| {
+        Outcome::Done(Err(Failure::Refused(self::error(node, cause::of(failure, None)))))
     };
     match error.kind() {
         _ if is_last => refused(&error),
@@ -349,7 +382,7 @@ fn outcome(node: &Node, reply: Value, is_last: bool) -> Outcome {
     }
 }
 
-/// Parses the address in a redirection. A node that does not know the host leaves it out.
+/// Parses the address in a redirection. An empty host means the host of the node that replied.
 fn redirected(address: &str, asked: &Node) -> Option<Node> {
     let (host, port) = address.rsplit_once(':')?;
     let host = if host.is_empty() { &asked.0 } else { host };
@@ -361,6 +394,10 @@ fn node_of(address: &ConnectionAddr) -> Option<Node> {
         ConnectionAddr::Tcp(host, port) => Some((host.clone(), *port)),
         _ => None,
     }
+}
+
+fn error(node: &Node, cause: impl Into<String>) -> BusError {
+    BusError::new(ConnectError::Server { server: name(node), cause: cause.into() })
 }
 
 fn name((host, port): &Node) -> String {

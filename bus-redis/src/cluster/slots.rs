@@ -1,12 +1,12 @@
 //! The slots of a cluster and the nodes that serve them.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use crate::dial::Session;
 
 const SLOTS: u16 = 16384;
 
-/// Which node serves which slot, as one node told it.
+/// The nodes that serve each slot, as reported by one node.
 #[derive(Default)]
 pub(crate) struct Slots {
     ranges: Vec<Range>,
@@ -23,13 +23,18 @@ struct Range {
 pub(crate) type Node = (String, u16);
 
 impl Slots {
-    /// Asks a node. Returns `None` if it does not tell, as when the user may not ask.
-    pub(crate) async fn ask(session: &mut Session) -> Option<Self> {
+    /// Asks a node for the slots. Returns `None` if it does not report them, for example because
+    /// the user lacks the right.
+    ///
+    /// # Errors
+    ///
+    /// If the node does not reply.
+    pub(crate) async fn ask(session: &mut Session) -> RedisResult<Option<Self>> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
-        let reply = session.connection.send_packed_command(&command).await.ok()?;
-        let (host, _) = session.server.rsplit_once(':')?;
-        Self::parse(reply, host)
+        let reply = session.connection.send_packed_command(&command).await?;
+        let host = session.server.rsplit_once(':').map_or("", |(host, _)| host);
+        Ok(Self::parse(reply, host))
     }
 
     /// Parses the reply to `CLUSTER SLOTS` of the node at `host`.

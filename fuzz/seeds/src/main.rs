@@ -17,10 +17,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (redis, nats) = (frames(Bus::Redis), frames(Bus::Nats));
     let frames = [redis.clone(), nats.clone()].concat();
     write("frame", frames.iter().cloned())?;
-    // All listeners subscribe, and the server grants the lock.
+    // On Redis: two plain subscribers, and a queue subscriber whose lock is free. On NATS: seven
+    // queue subscribers.
     write("redis_payload", redis.iter().map(|frame| [&[0b0000_0110, 0], &frame[..]].concat()))?;
     write("nats_payload", nats.iter().map(|frame| [&[0b1111_1111, 0], &frame[..]].concat()))?;
-    // A gap of the maximum size, twice, on each subscription; and a frame with as many receivers.
+    // Two gaps of the maximum size on each subscription, and a published frame with the maximum
+    // number of receivers.
     let gaps = (0..4)
         .flat_map(|at| [[&[3, at, 1][..], &[0xff; 8]].concat(), [&[3, at, 1][..], &[0xff; 8]].concat()]);
     let published = [&[0, 0, 3][..], &[0xff; 8]].concat();

@@ -86,7 +86,7 @@ fn a_message_of_another_package_is_known_to_the_plugin() {
     assert!(files["b.rs"].contains("super::a::A"));
 }
 
-/// The options are generated only if a field has a type that they define.
+/// Code for `options.proto` is generated only if a field has a type that this file defines.
 #[test]
 fn the_options_are_generated_where_a_message_uses_them() {
     let source =

@@ -103,7 +103,8 @@ fn updates_that_share_a_queue_with_calls_are_a_warning() {
     );
 }
 
-/// Topics do not help the updates that lack them: those would then share the other queue.
+/// The warning does not suggest topics for `Rumour`: with topics, it would share a queue with
+/// `Find`.
 #[test]
 fn a_service_gets_one_warning_for_both_kinds_of_shared_queues() {
     let both = [

@@ -10,10 +10,12 @@
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
-//! The deadline, a cancellation, a failed publish and the close of the client settle the call in
-//! every state. On a queue, a response that arrives during selection settles it too, because only
-//! one server has seen the request. At the deadline, nothing more is accepted and no server is
-//! granted.
+//! The deadline, a cancellation and the close of the client settle the call in every state. A
+//! failed publish of the grant settles it too. A publish of the request that failed, or that reached
+//! no subscriber, does so unless a bid or an announcement shows that the request arrived. A call that
+//! waits for a subscriber publishes the request again instead, until it reaches one. On a queue, a response that arrives during
+//! selection settles the call, because only one server has seen the request. At the deadline,
+//! nothing more is accepted and no server is granted.
 //!
 //! Opening a stream is also a call. Its response is an ack. The call succeeds with the stream, or
 //! fails if the server closes the stream.
@@ -63,6 +65,10 @@ pub struct Call {
     pub deadline: Option<Time>,
     /// How the call picks its server.
     pub selection: Selection,
+    /// Whether to wait for a subscriber if the bus knows that there is none: the request is
+    /// published again until it reaches one or the selection ends. Otherwise the call fails at
+    /// once, with [`Reason::NobodySubscribed`].
+    pub waits_for_subscriber: bool,
 }
 
 impl Call {
@@ -75,6 +81,7 @@ impl Call {
             timeout: None,
             deadline: None,
             selection: Selection::default(),
+            waits_for_subscriber: false,
         }
     }
 }
@@ -97,6 +104,7 @@ pub(super) struct Start {
     pub(super) route: Route,
     pub(super) rules: Rules,
     pub(super) opens: Option<StreamHandle>,
+    pub(super) waits_for_subscriber: bool,
 }
 
 /// A call in flight.
@@ -108,6 +116,22 @@ struct Ongoing {
     deadline: Time,
     state: CallState,
     observed: Observed,
+    /// The request, if the call waits for a subscriber and none is known yet.
+    unheard: Option<Box<UnheardRequest>>,
+}
+
+/// A request to publish again until it reaches a subscriber.
+struct UnheardRequest {
+    frame: Frame,
+    /// When to publish it again. `None` while its latest publish may have reached somebody.
+    at: Option<Time>,
+    /// The pause before that. It doubles each time.
+    pause: Duration,
+}
+
+impl UnheardRequest {
+    const FIRST_PAUSE: Duration = Duration::from_millis(5);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 }
 
 enum CallState {
@@ -116,6 +140,18 @@ enum CallState {
     AwaitingChoice(Vec<Text>),
     /// Waiting for the response of this server, or of any server if no claim is required.
     Waiting(Option<Text>),
+}
+
+impl Ongoing {
+    /// Returns `true` if it is time to publish the request again, and the selection is not over.
+    fn publishes_again(&self, now: Time) -> bool {
+        let is_over = match &self.state {
+            CallState::Selecting(bids) => bids.next_timeout().is_some_and(|(at, _)| at <= now),
+            CallState::AwaitingChoice(_) | CallState::Waiting(_) => false,
+        };
+        let at = self.unheard.as_ref().and_then(|unheard| unheard.at);
+        !is_over && at.is_some_and(|at| at <= now)
+    }
 }
 
 impl Calls {
@@ -132,13 +168,13 @@ impl Calls {
         self.in_flight.get(handle).is_some()
     }
 
-    /// Returns `true` if a call has its server and waits for the response.
+    /// Returns `true` if a call waits for the response, and no longer selects a server.
     pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, CallState::Waiting(_)))
     }
 
-    /// Returns `true` if the deadline of a call has passed. The call ends when its timer fires
-    /// next, and nothing more is accepted for it.
+    /// Returns `true` if the deadline of a call has passed. Until its timer fires, the call is
+    /// still in flight, but nothing more is accepted for it.
     pub(super) fn is_overdue(&self, now: Time, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| now >= entry.state.deadline)
     }
@@ -173,7 +209,7 @@ impl Calls {
         call: Call,
         rules: Rules,
     ) -> Result<CallHandle, CallError> {
-        let Call { route, payload, metadata, timeout, deadline, selection: _ } = call;
+        let Call { route, payload, metadata, timeout, deadline, selection: _, waits_for_subscriber } = call;
         let deadline = cx.deadline(timeout, deadline);
         let (request_id, vacancy) = self.draw_id(cx);
         let frame = Frame::Request(Request {
@@ -187,7 +223,9 @@ impl Calls {
             skip_claim: route.is_queue(),
         });
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
-        Ok(self.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: None }))
+        let opens = None;
+        let start = Start { request_id, vacancy, frame, deadline, route, rules, opens, waits_for_subscriber };
+        Ok(self.start(cx, start))
     }
 
     /// Draws a request id that no other call has.
@@ -206,9 +244,13 @@ impl Calls {
     }
 
     pub(super) fn start(&mut self, cx: &mut Context<'_>, start: Start) -> CallHandle {
-        let Start { request_id, vacancy, frame, deadline, route, rules, opens } = start;
+        let Start { request_id, vacancy, frame, deadline, route, rules, opens, waits_for_subscriber } = start;
         let handle = self.in_flight.next();
         let in_time = deadline > cx.now.time;
+        let unheard = waits_for_subscriber.then(|| {
+            let (frame, pause) = (frame.clone(), UnheardRequest::FIRST_PAUSE);
+            Box::new(UnheardRequest { frame, at: None, pause })
+        });
         if in_time {
             cx.outputs.publish(Publish::Request(handle), route.requests(), frame);
         }
@@ -219,7 +261,8 @@ impl Calls {
         };
         let timer = cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
-        let ongoing = Ongoing { route, opens, started, deadline, state, observed: Observed::default() };
+        let observed = Observed::default();
+        let ongoing = Ongoing { route, opens, started, deadline, state, observed, unheard };
         self.in_flight.insert(vacancy, request_id, Some(timer), ongoing);
         if in_time {
             self.arm(cx, handle);
@@ -335,6 +378,9 @@ impl Calls {
         if cx.now.time >= entry.state.deadline {
             return self.on_deadline(cx, handle);
         }
+        if entry.state.publishes_again(cx.now.time) {
+            return self.publish_again(cx, handle);
+        }
         let CallState::Selecting(bids) = &mut entry.state.state else { return self.arm(cx, handle) };
         match bids.end() {
             Verdict::Server(server) => self.grant(cx, handle, server),
@@ -384,13 +430,47 @@ impl Calls {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let ongoing = &mut entry.state;
         match result {
-            Ok(receivers) => ongoing.observed.receivers = receivers,
+            Ok(receivers) => {
+                ongoing.observed.receivers = receivers;
+                self.on_receivers(cx, handle);
+            }
             // A server that bid has seen the request, even if the bus reports a failure.
             Err(_) if ongoing.observed.bids > 0 || matches!(ongoing.state, CallState::Waiting(Some(_))) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
         }
+    }
+
+    /// Handles the number of subscribers that the request reached. If there is none, fails the call
+    /// or waits, unless a server has replied nevertheless.
+    fn on_receivers(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let ongoing = &mut entry.state;
+        let is_selected = matches!(ongoing.state, CallState::AwaitingChoice(_) | CallState::Waiting(Some(_)));
+        if is_selected || !ongoing.observed.is_unheard() {
+            ongoing.unheard = None;
+            return;
+        }
+        let Some(unheard) = &mut ongoing.unheard else {
+            return self.fail(cx, handle, Failure::nobody_subscribed);
+        };
+        unheard.at = Some(cx.now.time + unheard.pause);
+        unheard.pause = (unheard.pause * 2).min(UnheardRequest::LONGEST_PAUSE);
+        self.arm(cx, handle);
+    }
+
+    /// Publishes a request that reached nobody again.
+    fn publish_again(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let Ongoing { route, unheard, observed, .. } = &mut entry.state;
+        if let Some(unheard) = unheard {
+            unheard.at = None;
+            // Until the bus reports the result, a server may have seen the request.
+            observed.receivers = None;
+            cx.outputs.publish(Publish::Request(handle), route.requests(), unheard.frame.clone());
+        }
+        self.arm(cx, handle);
     }
 
     pub(super) fn on_grant_published(
@@ -473,6 +553,8 @@ impl Calls {
         };
         let deadline = (entry.state.deadline, TimerKind::Deadline);
         let (at, kind) = timeout.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
+        let again = entry.state.unheard.as_ref().and_then(|unheard| unheard.at).filter(|again| *again < at);
+        let (at, kind) = again.map_or((at, kind), |again| (again, TimerKind::Republish));
         entry.arm(&mut cx.outputs.timers, at, kind, Owner::Call(handle));
     }
 

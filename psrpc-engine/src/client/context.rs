@@ -27,7 +27,7 @@ pub(crate) enum Owner {
     Call(CallHandle),
     Multi(MultiHandle),
     Stream(StreamTimer),
-    /// The time for the bus to confirm a close is over.
+    /// A close stops waiting for the bus.
     Close,
     /// A close continues.
     Ending,

@@ -219,15 +219,15 @@ impl Client {
         self.subscriptions.interruption()
     }
 
-    /// Reports that the bus refused to lock a request of a queue, so that no server gets it. If a
-    /// queue-routed call that is in flight now fails later, its
-    /// [evidence](crate::Evidence::lock_refusal) contains `cause`.
+    /// Reports that the bus refused to lock a queue-routed request, so that no server gets it. The
+    /// engine does not know whose request it was: every queue-routed call in flight that fails
+    /// later has `cause` in its [evidence](crate::Evidence::lock_refusal).
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
         self.calls.on_lock_refused(now, cause.to_string());
     }
 
     /// Starts a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
-    /// latest.
+    /// latest, or a millisecond later if it [asks](ClientEvent::Select) at the deadline.
     ///
     /// # Errors
     ///
@@ -242,8 +242,9 @@ impl Client {
         Ok(call)
     }
 
-    /// Starts a call that every server answers. Each response is a [`ClientEvent::Response`]. The
-    /// call ends with exactly one [`ClientEvent::MultiEnded`], at its deadline at the latest.
+    /// Starts a call that every server answers. Each response is a [`ClientEvent::Response`].
+    /// Unless it is [canceled](Self::cancel_multi), the call ends with exactly one
+    /// [`ClientEvent::MultiEnded`], at its deadline at the latest.
     ///
     /// # Errors
     ///
@@ -262,7 +263,8 @@ impl Client {
     }
 
     /// Starts the call that opens a stream. It ends with exactly one [`ClientEvent::Opened`], at
-    /// its deadline at the latest.
+    /// its deadline at the latest, or a millisecond later if it [asks](ClientEvent::Select) at the
+    /// deadline.
     ///
     /// # Errors
     ///
@@ -493,8 +495,8 @@ impl Client {
         (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
-    /// Handles the end of a subscription. If the bus gave it up, the loss of a listener's
-    /// subscription ends only that listener; the loss of any other closes the client.
+    /// Handles the end of a subscription. If the bus gave up the subscription of a listener, only
+    /// that listener ends. If it gave up any other, the client closes.
     fn on_subscription_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {
@@ -617,7 +619,7 @@ impl Engine for Client {
             return;
         }
         let (calls, multi_calls, mut cx) = self.split(now);
-        // Matching a pair would copy the frame.
+        // Matching on `(role, frame)` would copy the frame.
         match frame {
             Frame::ClaimRequest(claim) if role == ClientChannel::Bids => calls.on_claim(&mut cx, claim),
             Frame::Response(response) if role == ClientChannel::Responses => {

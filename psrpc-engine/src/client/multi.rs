@@ -1,7 +1,8 @@
 //! The multi call: every server answers once.
 //!
-//! It ends at its deadline, when the expected number of servers have answered, or when its caller
-//! cancels it.
+//! It ends at its deadline or when the expected number of servers have answered. A cancellation and
+//! the close of the client end it early. If no server has answered, so does a publish that failed or
+//! reached no subscriber.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -155,7 +156,7 @@ impl MultiCalls {
         let Some(entry) = self.0.get(call) else { return };
         let outcome = match &entry.state {
             Ongoing { answered, .. } if !answered.is_empty() => Ok(()),
-            // Without responses, the failure tells the caller why.
+            // The evidence tells the caller whether any server can have seen the request.
             Ongoing { sent, receivers, .. } => {
                 let evidence = Evidence { unsent: !sent, receivers: *receivers, ..Evidence::default() };
                 Err(Failure::timed_out(evidence))
@@ -181,6 +182,10 @@ impl MultiCalls {
     ) {
         let Some(entry) = self.0.get_mut(call) else { return };
         match result {
+            Ok(Some(0)) if entry.state.answered.is_empty() => {
+                let evidence = Evidence { receivers: Some(0), ..Evidence::default() };
+                self.end(cx, call, Err(Failure::nobody_subscribed(evidence)));
+            }
             Ok(receivers) => entry.state.receivers = receivers,
             // A server that answered has seen the request, even if the bus reports a failure.
             Err(error) if entry.state.answered.is_empty() => {

@@ -27,6 +27,12 @@ impl Observed {
     const MAX_REFUSALS: usize = 8;
     const MAX_REFUSAL_TEXT: usize = 256;
 
+    /// Returns `true` if the bus delivered the request to no subscriber, and no server replied
+    /// either.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.receivers == Some(0) && self.bids == 0 && self.late_bids == 0 && self.errors == 0
+    }
+
     /// Records an error response that did not end the call. Copies the text, because a shared one
     /// would keep its frame alive.
     pub(crate) fn record_refusal(&mut self, server_id: &Text, error: &ErrorResponse) {

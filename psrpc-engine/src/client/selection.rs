@@ -17,8 +17,8 @@ use crate::wire::route::Route;
 
 /// How a call picks its server (PROTOCOL section 6).
 ///
-/// An option that is set overrides the method's default for that option. [`Selection::none`] sets
-/// every option so that it has no effect.
+/// An option that is set overrides the method's default for that option. [`Selection::none`] turns
+/// every option off.
 ///
 /// Affinity methods default to an affinity timeout of 1 s and a short-circuit timeout of 200 ms.
 /// Other methods default to an affinity timeout of 1 s, and the first bid wins. A bid of 0 can only

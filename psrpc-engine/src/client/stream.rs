@@ -30,13 +30,15 @@ pub struct OpenStream {
     pub deadline: Option<Time>,
     /// How the opening picks its server.
     pub selection: Selection,
+    /// Whether to wait for a subscriber, as in [`Call`](super::call::Call).
+    pub waits_for_subscriber: bool,
 }
 
 impl OpenStream {
     /// Creates an opening without metadata and with default options.
     pub fn new(route: Route) -> Self {
         let (metadata, selection) = (Metadata::new(), Selection::default());
-        Self { route, metadata, timeout: None, deadline: None, selection }
+        Self { route, metadata, timeout: None, deadline: None, selection, waits_for_subscriber: false }
     }
 }
 
@@ -46,7 +48,7 @@ pub(super) fn open(
     cx: &mut Context<'_>,
     open: OpenStream,
 ) -> Result<CallHandle, CallError> {
-    let OpenStream { route, metadata, timeout, deadline, selection } = open;
+    let OpenStream { route, metadata, timeout, deadline, selection, waits_for_subscriber } = open;
     if !cx.config.opens_streams {
         return Err(CallError::NoStreams { method: route.method().clone() });
     }
@@ -67,7 +69,9 @@ pub(super) fn open(
     let frame = frames::frame(cx.now, stream_id.clone(), request_id.clone(), timeout, body);
     outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
     let stream = cx.streams.add(stream_vacancy, stream_id, route.requests().clone(), Some(calls.next()));
-    Ok(calls.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: Some(stream) }))
+    let opens = Some(stream);
+    let start = Start { request_id, vacancy, frame, deadline, route, rules, opens, waits_for_subscriber };
+    Ok(calls.start(cx, start))
 }
 
 /// Handles a stream frame from a server.

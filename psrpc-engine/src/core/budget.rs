@@ -1,4 +1,4 @@
-//! The budget: a bound on the work of one call of an engine, so that its driver stays responsive.
+//! The budget: a bound on the work of one method call, so that the driver stays responsive.
 
 /// The maximum number of timers that one call of
 /// [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires: 256. When an engine closes, one
@@ -27,7 +27,7 @@ impl Due {
 pub(crate) struct Budget(usize);
 
 impl Budget {
-    /// Creates the budget of one call.
+    /// Creates the budget of one method call.
     pub(crate) const fn round() -> Self {
         Self(ROUND)
     }

@@ -13,7 +13,7 @@ pub struct BusError {
 }
 
 impl BusError {
-    /// Creates an error with `error` as its message and source.
+    /// Creates an error with the message and the source of `error`.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: Arc::from(error.into()), invalid: false }
     }

@@ -5,7 +5,9 @@ use psrpc_proto::Text;
 
 use crate::core::map::{HashKeys, Map};
 
-/// Values by text. When the cache is full, it evicts the older half, except for entries used since.
+/// Values by text, in a young and an old half. When the young half is full, it becomes the old
+/// half, and the previous old half is evicted. Using an entry of the old half moves it to the young
+/// half.
 pub(crate) struct Cache<V> {
     young: Map<(Text, V)>,
     old: Map<(Text, V)>,

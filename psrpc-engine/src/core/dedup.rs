@@ -1,4 +1,5 @@
-//! Deduplication: accepts each request of each client once, until it counts as expired.
+//! Deduplication: accepts each request of each client once, and remembers it until it counts as
+//! expired.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -120,7 +121,8 @@ impl Dedup {
         let Some(bucket) = self.buckets.get_mut(&key) else { return };
         bucket.timer = None;
         let expired = now.time + key.end().since(now.wall);
-        // At the end of time the timer cannot move further.
+        // Compares saturated times: at the end of time the timer cannot move further, and the
+        // bucket is forgotten.
         if expired > now.time {
             bucket.forget_at = expired;
             bucket.timer = Some(timers.arm(expired, TimerKind::Forget, owner(key)));

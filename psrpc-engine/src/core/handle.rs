@@ -17,14 +17,14 @@ macro_rules! handles {
         $(
             $(#[$doc])*
             ///
-            /// A handle is stale once its entry is gone, and never becomes valid again. Commands
-            /// with a stale handle do nothing.
+            /// A handle is stale once its entry is gone, and never becomes valid again. A command
+            /// with a stale handle has no effect.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
             pub struct $name(pub(crate) RawHandle);
 
             impl $name {
-                /// Returns a small number that is unique among the live handles of one engine and
-                /// reused by later ones. Use it as an index into your own tables.
+                /// Returns a small number that is unique among the live handles of this type in an
+                /// engine, and reused by later ones. Use it as an index into your own tables.
                 pub fn index(self) -> usize {
                     self.0.index as usize
                 }

@@ -1,5 +1,5 @@
-//! The table of entries in flight, such as calls and requests. Each has an id for its peers, a
-//! state, and usually a timer.
+//! The table of entries in flight, such as calls and requests. Each has an id on the wire, a state,
+//! and usually a timer.
 
 use psrpc_proto::Text;
 
@@ -43,7 +43,7 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         self.entries.next().into()
     }
 
-    /// Returns the vacancy of an id, or `None` if the id is in flight.
+    /// Returns the proof that an id is not in flight, or `None` if it is.
     pub(crate) fn vacancy(&self, id: &Text) -> Option<Vacancy> {
         let hash = self.keys.hash(id.as_bytes());
         self.get_by_id(hash, id).is_none().then_some(Vacancy { hash })

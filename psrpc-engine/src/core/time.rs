@@ -87,7 +87,7 @@ pub struct Now {
 /// Proof that a request was not expired by either clock. Starting a handler requires it.
 pub(crate) struct NotExpired(());
 
-/// How late an expired request is. With skewed clocks, this is the skew.
+/// How late an expired request is, or how far in the future a request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) by: Duration,
@@ -101,7 +101,7 @@ pub(crate) struct Expired {
 pub(crate) struct Expiry {
     wall: WallTime,
     time: Time,
-    /// The lifetime of the request by the client's clock.
+    /// The lifetime of the request by the sender's clock, plus the allowance.
     lifetime: Duration,
 }
 
@@ -165,7 +165,7 @@ impl Expiry {
         self.time
     }
 
-    /// Returns the lifetime of the request by the client's clock.
+    /// Returns the lifetime of the request by the sender's clock, plus the allowance.
     pub(crate) fn lifetime(&self) -> Duration {
         self.lifetime
     }

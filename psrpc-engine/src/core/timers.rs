@@ -19,6 +19,8 @@ pub enum TimerKind {
     AffinityTimeout,
     /// The short-circuit timeout of a call is over.
     ShortCircuit,
+    /// A request that reached nobody is published again.
+    Republish,
     /// A call, a stream message or an update reaches its deadline.
     Deadline,
     /// A request expires, or stream messages that are held back.
@@ -27,11 +29,12 @@ pub enum TimerKind {
     Forget,
     /// A stream may have been silent for its idle timeout.
     Idle,
-    /// The time for the bus to confirm a drain or a close is over.
+    /// A drain or a close stops waiting for the bus.
     Drain,
     /// A drain stops waiting for stream handlers.
     Linger,
-    /// The close of an engine continues, because one method call ends a bounded number of entries.
+    /// A close, drain or deregistration continues, because one method call ends a bounded number of
+    /// entries.
     Close,
 }
 

@@ -241,9 +241,9 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Publishes an update to the subscribers of a route. The publish ends with exactly one
-    /// [`ServerEvent::Updated`], after `timeout` at the latest; `None` stands for
-    /// [`ServerConfig::timeout`].
+    /// Publishes an update to the subscribers of a route. Unless it is
+    /// [canceled](Self::cancel_update), the publish ends with exactly one [`ServerEvent::Updated`],
+    /// after `timeout` at the latest; `None` stands for [`ServerConfig::timeout`].
     ///
     /// # Errors
     ///

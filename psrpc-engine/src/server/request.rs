@@ -51,6 +51,8 @@ pub(super) struct Requests {
     openings: Map<RequestHandle>,
     /// How many requests count against [`ServerConfig::concurrency`].
     busy: usize,
+    /// The metadata and payloads of the requests in flight, in bytes.
+    bytes: usize,
 }
 
 /// A request on arrival.
@@ -83,6 +85,8 @@ struct Pending {
     opens: Option<Opened>,
     expiry: Expiry,
     may_skip_claim: bool,
+    /// The length of the metadata and the payload.
+    bytes: usize,
     state: RequestState,
 }
 
@@ -119,6 +123,7 @@ impl Requests {
             clients: Cache::new(config.limits.cached_clients, keys.clone()),
             openings: Map::new(),
             busy: 0,
+            bytes: 0,
             keys,
         }
     }
@@ -161,9 +166,19 @@ impl Requests {
             Opened { opening, channel: stream_channel(cx.config, &client_id) }
         });
         self.busy += usize::from(!opens_stream);
+        let bytes = incoming.metadata.bytes() + incoming.payload.len();
+        self.bytes += bytes;
         let state = RequestState::Deciding;
-        let pending =
-            Pending { route: route.clone(), registration, client, opens, expiry, may_skip_claim, state };
+        let pending = Pending {
+            route: route.clone(),
+            registration,
+            client,
+            opens,
+            expiry,
+            may_skip_claim,
+            bytes,
+            state,
+        };
         let timer = cx.outputs.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
         self.in_flight.insert(vacancy, request_id.clone(), Some(timer), pending);
         cx.registry.request_started(registration);
@@ -213,6 +228,10 @@ impl Requests {
         if self.in_flight.len() >= config.limits.requests {
             return Err(refuse(Reason::RequestsFull));
         }
+        let bytes = self.bytes + request.metadata.bytes() + request.payload.len();
+        if bytes > config.limits.request_bytes {
+            return Err(refuse(Reason::RequestsFull));
+        }
         match stream_id {
             Some(_) if streams.len() + self.openings.len() >= config.limits.streams.streams => {
                 Err(refuse(Reason::StreamsFull))
@@ -230,7 +249,7 @@ impl Requests {
             Reason::RequestsFull => Some("the server has too many requests in flight"),
             Reason::DedupFull => Some("the server has too many requests to remember"),
             Reason::StreamsFull => Some("the server has too many open streams"),
-            Reason::Busy => Some("the server runs as many requests as it may"),
+            Reason::Busy => Some("the server has reached its concurrency limit"),
             _ => None,
         };
         if let Some(text) = full {
@@ -504,6 +523,7 @@ impl Requests {
     #[inline(always)]
     fn settle(&mut self, outputs: &mut Outputs, request: RequestHandle) -> Option<(Text, Pending)> {
         let (id, pending) = self.in_flight.settle(request, &mut outputs.timers)?;
+        self.bytes -= pending.bytes;
         match &pending.opens {
             Some(Opened { opening, .. }) => {
                 self.openings.remove(self.keys.hash(opening.stream_id.as_bytes()), |known| *known == request);

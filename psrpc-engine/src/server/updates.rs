@@ -1,4 +1,4 @@
-//! Updates to publish. Each is kept until the bus reports its result or its deadline passes.
+//! Updates to publish. Each is kept until its publish succeeds, fails or is canceled.
 
 use alloc::boxed::Box;
 use core::time::Duration;

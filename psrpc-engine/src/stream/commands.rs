@@ -18,7 +18,7 @@ use crate::reason::Reason;
 
 /// The commands on the streams of an engine
 /// ([`Engine::stream_commands`](crate::Engine::stream_commands)). A command with a stale handle
-/// does nothing.
+/// has no effect.
 pub struct StreamCommands<'a, S: Side> {
     pub(crate) streams: &'a mut Streams<S>,
     pub(crate) outputs: &'a mut SideOutputs<S>,
@@ -38,10 +38,10 @@ impl<S: Side> StreamCommands<'_, S> {
         self.rules.timeout
     }
 
-    /// Sends a message on a stream. The send ends with exactly one
-    /// [`StreamEvent::Sent`](crate::StreamEvent::Sent), after `timeout` at the latest; `None`
-    /// stands for the [default](Self::default_timeout). Messages arrive in the order of their sends
-    /// only if each is sent after the previous one was acknowledged.
+    /// Sends a message on a stream. Unless it is [canceled](Self::cancel_send), the send ends with
+    /// exactly one [`StreamEvent::Sent`](crate::StreamEvent::Sent), after `timeout` at the latest;
+    /// `None` stands for the [default](Self::default_timeout). Messages arrive in the order of
+    /// their sends only if each is sent after the previous one was acknowledged.
     ///
     /// The number of unacknowledged messages of a stream is limited by a window. A message beyond
     /// it waits, and is published in its turn, with the rest of its timeout as its lifetime. The
@@ -71,15 +71,16 @@ impl<S: Side> StreamCommands<'_, S> {
         streams.cancel_send(&mut cx, send);
     }
 
-    /// Accepts a message of [`StreamEvent::Message`](crate::StreamEvent::Message), which
-    /// acknowledges it to its sender.
+    /// Accepts a message that arrived with [`StreamEvent::Message`](crate::StreamEvent::Message),
+    /// and acknowledges it to its sender.
     pub fn accept(&mut self, now: Now, delivery: PendingMessage) {
         let (streams, mut cx) = self.at(now);
         streams.acknowledge(&mut cx, delivery);
     }
 
-    /// Rejects a message of [`StreamEvent::Message`](crate::StreamEvent::Message), which is not
-    /// acknowledged. Pass a `cause` if the message does not decode: the stream then ends with it.
+    /// Rejects a message that arrived with [`StreamEvent::Message`](crate::StreamEvent::Message),
+    /// without acknowledging it. Pass a `cause` if the message does not decode: the stream then
+    /// ends with that cause.
     pub fn reject(&mut self, now: Now, delivery: PendingMessage, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.reject(&mut cx, delivery, cause);
@@ -100,7 +101,8 @@ impl<S: Side> StreamCommands<'_, S> {
     }
 
     /// Closes a stream. Both sides end with `cause`, or with "stream closed" if it is `None`. At a
-    /// server the handler goes on until [`Engine::finish_stream`](crate::Engine::finish_stream).
+    /// server, the handle stays valid until
+    /// [`Engine::finish_stream`](crate::Engine::finish_stream).
     pub fn close(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));

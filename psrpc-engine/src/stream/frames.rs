@@ -55,7 +55,7 @@ pub(super) fn slow_consumer() -> ErrorResponse {
     ErrorResponse::new(ErrorCode::Unavailable, text)
 }
 
-/// Returns a frame of a stream that expires `timeout` from now.
+/// Returns a stream frame that expires `timeout` from now.
 pub(crate) fn frame(
     now: Now,
     stream_id: Text,

@@ -1,10 +1,11 @@
 //! Open streams, shared by both sides: messages in and out, acks, and the end.
 //!
 //! ```text
-//!           ┌── message ──▶ accept (ack) │ reject (close) │ discard
+//!           ┌── message ──▶ accept (ack) │ reject │ discard
 //!           │      └── hold back ──▶ accept │ expire
 //! ──open──▶ Open ──close, by either side; idle; drained──▶ Ended ──forget──▶ (gone)
-//!           └── send ──▶ wait for a place in the window ──▶ ack │ deadline │ end of the stream
+//!           └── send ──▶ wait for a place in the window ──▶ ack │ deadline │ failed publish
+//!                                                           │ cancellation │ end of the stream
 //! ```
 //!
 //! A client's stream is gone when it ends; a server's lingers until its handler is done.
@@ -67,7 +68,7 @@ struct StreamState<D> {
     unread: usize,
     /// Messages that wait for the consumer to have room for them.
     held: HeldMessages,
-    /// Acks that the bus has not taken yet. Bounded as well, because a full bus delays them.
+    /// Acks that the bus has not taken yet. Limited like `unread`, because a full bus delays acks.
     acks: usize,
     sends: SendWindow,
 }
@@ -112,7 +113,7 @@ impl<S: Side> Streams<S> {
         self.sends.contains(send)
     }
 
-    /// Returns the vacancy of a stream id, or `None` if a stream has it.
+    /// Returns the proof that no stream has this id, or `None` if one has.
     pub(crate) fn vacancy(&self, stream_id: &Text) -> Option<Vacancy> {
         self.in_flight.vacancy(stream_id)
     }

@@ -1,4 +1,4 @@
-//! Unacknowledged messages. Each is kept until its ack arrives or its deadline passes.
+//! Unacknowledged messages. Each is kept until it is acknowledged, fails or is canceled.
 
 use psrpc_proto::{IdGenerator, Text};
 
@@ -78,8 +78,8 @@ impl Sends {
         self.0.get(send).map(|entry| entry.state.stream)
     }
 
-    /// Returns `true` if the deadline of a message has passed. The message fails when its timer
-    /// fires next, and its ack is late.
+    /// Returns `true` if the deadline of a message has passed. Until its timer fires, the message
+    /// is still known, but its ack is too late.
     pub(super) fn is_overdue(&self, now: Time, send: SendHandle) -> bool {
         self.0.get(send).is_some_and(|entry| now >= entry.state.deadline)
     }

@@ -59,7 +59,7 @@ pub(crate) fn unexpected<E: CommonEvent, O: Copy>(outputs: &mut Outputs<E, O>, f
     drop_frame(outputs, frame, Reason::UnexpectedType);
 }
 
-/// Drops a frame, and reports its call and sender.
+/// Drops a frame, and reports the call and the peer or stream that it names.
 pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(
     outputs: &mut Outputs<E, O>,
     frame: &Frame,
@@ -69,7 +69,7 @@ pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(
     outputs.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }
 
-/// Returns the ids of the call and of the sender that a frame names.
+/// Returns the ids of the call and of the peer or stream that a frame names.
 fn frame_ids(frame: &Frame) -> (&Text, &Text) {
     const UNKNOWN: &Text = &Text::EMPTY;
     match frame {

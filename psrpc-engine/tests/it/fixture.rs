@@ -77,6 +77,8 @@ pub struct Driven<E: Engine> {
     pub epoch: i64,
     pub subscriptions: Vec<(SubscriptionHandle, Channel, SubscriptionKind)>,
     pub unsubscribed: Vec<SubscriptionHandle>,
+    /// How many subscribers each frame reaches, if the bus knows.
+    pub receivers: Option<u64>,
     published: Published,
     events: Vec<E::Event>,
 }
@@ -90,6 +92,7 @@ impl<E: Engine> Driven<E> {
             epoch: EPOCH,
             subscriptions,
             unsubscribed,
+            receivers: None,
             published: Vec::new(),
             events: Vec::new(),
         };
@@ -112,7 +115,7 @@ impl<E: Engine> Driven<E> {
                 }
             }
             let Some(published) = next_published(&mut self.engine) else { return };
-            self.engine.handle_published(self.now, published.0, Ok(None));
+            self.engine.handle_published(self.now, published.0, Ok(self.receivers));
             self.published.push(published);
         }
     }

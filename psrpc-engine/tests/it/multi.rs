@@ -143,7 +143,7 @@ fn the_callers_deadline_clamps_the_expiry_on_the_wire() {
 
 #[test]
 fn a_multi_call_without_responses_fails_with_evidence() {
-    for receivers in [Some(0), None] {
+    for receivers in [Some(2), None] {
         let mut client = Driven::client();
         client.engine.multi_call(client.now, census()).unwrap();
         let (token, ..) = next_published(&mut client.engine).unwrap();
@@ -157,6 +157,31 @@ fn a_multi_call_without_responses_fails_with_evidence() {
     let (_, request) = client.multi(MultiCall { timeout: Some(ms(0)), ..census() });
     assert!(request.is_none());
     assert!(client.multi_events().1.unwrap().unwrap_err().evidence.unsent);
+}
+
+#[test]
+fn a_multi_call_that_reaches_nobody_fails_at_once() {
+    let mut client = Driven::client();
+    client.engine.multi_call(client.now, census()).unwrap();
+    let (token, ..) = next_published(&mut client.engine).unwrap();
+    client.engine.handle_published(client.now, token, Ok(Some(0)));
+    client.drain();
+    let failure = client.multi_events().1.unwrap().unwrap_err();
+    assert_eq!(failure.to_string(), "unavailable: no response from servers");
+    assert_eq!((failure.reason, failure.evidence.receivers), (Reason::NobodySubscribed, Some(0)));
+    assert_eq!((client.engine.in_flight(), client.engine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_multi_call_that_a_server_answered_does_not_fail_if_the_bus_counts_nobody() {
+    let mut client = Driven::client();
+    client.engine.multi_call(client.now, census()).unwrap();
+    let (token, _, frame) = next_published(&mut client.engine).unwrap();
+    let Frame::Request(request) = frame else { panic!("not a request: {frame:?}") };
+    client.response(&request, "SRV_1", Ok("here"));
+    client.engine.handle_published(client.now, token, Ok(Some(0)));
+    client.advance_to(ms(3000));
+    assert!(client.multi_events().1.unwrap().is_ok());
 }
 
 #[test]

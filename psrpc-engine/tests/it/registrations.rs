@@ -291,7 +291,7 @@ fn a_drain_times_out_if_the_bus_does_not_confirm() {
     assert_eq!(server.engine.poll_timeout(), None);
 }
 
-/// Returns a draining server with a response that waits for a full bus.
+/// Returns a draining server with a response that waits for room on the bus.
 fn draining_on_a_full_bus() -> Driven<Server> {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let request = server.accept("OwnerFit", "REQ_1", SECOND);

@@ -369,6 +369,26 @@ fn remembered_requests_are_limited_and_never_forgotten_early() {
 }
 
 #[test]
+fn the_bytes_of_requests_in_flight_are_bounded() {
+    let mut server = server_with(|config| {
+        config.limits = ServerLimits { request_bytes: 10, ..ServerLimits::DEFAULT };
+    });
+    let template = server.new_request("REQ_1", SECOND);
+    let sized = |id: &str, bytes: usize| {
+        let payload = vec![0; bytes].into();
+        Frame::Request(Request { request_id: id.into(), payload, ..template.clone() })
+    };
+    server.frame("Hats|Fit|REQ", sized("REQ_1", 6));
+    let request = server.received()[0].request;
+    server.frame("Hats|Fit|REQ", sized("REQ_2", 5));
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::RequestsFull)]);
+    server.bid(request, -1.0);
+    server.events();
+    server.frame("Hats|Fit|REQ", sized("REQ_3", 10));
+    assert_eq!(server.received().len(), 1, "the bytes of a request that is over are free again");
+}
+
+#[test]
 fn a_far_expiry_is_moved_to_the_horizon() {
     let mut server = server_with(|config| config.horizon = 10 * SECOND);
     let request = Request { expiry: i64::MAX, ..server.new_request("REQ_1", SECOND) };

@@ -3,4 +3,5 @@
 mod compression;
 mod prost_oracle;
 mod recordings;
+mod sparse;
 mod tables;

@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test program uses a part of the helpers")]
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
+use futures_core::Stream;
+use psrpc_tokio::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, Sink, Subscription, WakeList};
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
@@ -100,6 +102,20 @@ pub async fn client(bus: &(impl Bus + Clone), options: ClientOptions) -> Client 
 /// Returns a call of the queue-routed method.
 pub fn fit(client: &Client, hat: &str) -> Call<String, String> {
     client.call(FIT, &[], hat.to_owned())
+}
+
+/// Subscribes to the requests of a method, like a server that ignores them, until the result is
+/// dropped.
+pub async fn unresponsive(bus: &impl Bus, method: &Method) -> (Subscription, Inbox) {
+    let (sink, mut inbox) = Inbox::new(1);
+    let (channel, kind) = match method.properties.queue() {
+        true => (Channel::request::<&str>(HATS.name, method.name, &[], true), SubscriptionKind::Queue),
+        false => (Channel::request::<&str>(HATS.name, method.name, &[], false), SubscriptionKind::Plain),
+    };
+    let subscription = bus.subscribe(&channel, kind, sink, &mut WakeList::new());
+    let first = std::future::poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)).await;
+    assert!(matches!(first, Some(Delivery::Live)));
+    (subscription, inbox)
 }
 
 /// A handler that returns its request.

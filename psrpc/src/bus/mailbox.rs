@@ -13,8 +13,8 @@ use super::wake_list::WakeList;
 use crate::sync::{Lock, LockGuard};
 use crate::waiting;
 
-/// The maximum number of queued bus events. Later events are dropped, but changes of the status may
-/// fill twice this number.
+/// The maximum number of queued bus events. Events beyond it are dropped. Events that change the
+/// status are queued up to twice this number.
 const EVENTS: usize = 64;
 
 /// The queue of deliveries for a driver or an [`Inbox`](crate::bus::Inbox), in order of arrival.

@@ -44,7 +44,8 @@ pub use crate::sync::{Lock, LockGuard, assert_unlocked};
 /// A bus tells channels apart by one of the names of a [`Channel`]. It passes frames on as they are
 /// (within a process), or encodes them ([`Frame::encode`](crate::proto::Frame::encode)) and decodes
 /// them ([`Frame::decode`](crate::proto::Frame::decode)). If a frame does not decode, the bus
-/// delivers a [`Frame::Raw`](crate::proto::Frame::Raw), and the subscriber counts it by the reason.
+/// delivers a [`Frame::Raw`](crate::proto::Frame::Raw), and the subscriber drops it and counts the
+/// reason.
 ///
 /// # Order
 ///

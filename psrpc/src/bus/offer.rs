@@ -102,7 +102,7 @@ impl fmt::Debug for Offer<'_> {
 }
 
 impl Drop for Offer<'_> {
-    /// Discards the frame if the bus panicked on it, since it would panic again.
+    /// Discards the frame if the bus panicked on it, since the bus would panic on it again.
     fn drop(&mut self) {
         if std::thread::panicking()
             && !self.was_panicking

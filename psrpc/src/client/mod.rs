@@ -8,6 +8,7 @@ pub(crate) mod options;
 mod role;
 pub(crate) mod subscription;
 pub(crate) mod unary;
+pub(crate) mod within;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use psrpc_engine::{Client as Engine, Counters, Route};
 
 use self::options::ClientOptions;
 use self::role::ClientRole;
+use self::within::Scope;
 use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::interceptor::ClientInterceptors;
+use crate::interceptor::{CallOptions, ClientInterceptors};
 use crate::method::{Method, MethodKind, Routes, Service};
 use crate::runtime::Runtime;
 
@@ -32,12 +34,15 @@ use crate::runtime::Runtime;
 pub struct Client {
     inner: Arc<Inner>,
     routes: Routes,
+    /// The handler that calls are made within.
+    scope: Option<Scope>,
 }
 
 /// The shared part of a client. Dropping it closes the client.
 struct Inner {
     driver: Arc<Driver<ClientRole>>,
     interceptors: ClientInterceptors,
+    propagated_metadata: Vec<Text>,
     id: Text,
 }
 
@@ -68,9 +73,9 @@ impl Client {
         let capacity = options.common.capacity()?;
         let role = ClientRole::new(options.common.observers.watch(), bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
-        let interceptors = options.interceptors;
-        let client =
-            Self { inner: Arc::new(Inner { driver, interceptors, id }), routes: Routes::new(service) };
+        let ClientOptions { interceptors, propagated_metadata, .. } = options;
+        let inner = Arc::new(Inner { driver, interceptors, propagated_metadata, id });
+        let client = Self { inner, routes: Routes::new(service), scope: None };
         poll_fn(|cx| client.driver().with_state(|state| state.role.poll_ready(state.engine, cx))).await?;
         Ok(client)
     }
@@ -99,6 +104,12 @@ impl Client {
     /// Returns the number of streams that are open or being opened.
     pub fn streams(&self) -> usize {
         self.driver().with_state(|state| state.engine.streams())
+    }
+
+    /// Returns the number of stream messages that are remembered until they expire, so that no
+    /// duplicate is delivered. [`ClientLimits`](crate::ClientLimits) bounds it.
+    pub fn remembered(&self) -> usize {
+        self.driver().with_state(|state| state.engine.remembered())
     }
 
     /// Returns the numbers of dropped frames and failed calls so far, by reason.
@@ -135,6 +146,16 @@ impl Client {
 
     pub(crate) fn interceptors(&self) -> &ClientInterceptors {
         &self.inner.interceptors
+    }
+
+    /// Returns the names of the metadata entries that are passed on to calls within a handler.
+    fn propagated_metadata(&self) -> &[Text] {
+        &self.inner.propagated_metadata
+    }
+
+    /// Returns the options of a new call.
+    fn call_options(&self) -> CallOptions {
+        CallOptions { scope: self.scope.clone(), ..CallOptions::new() }
     }
 
     pub(crate) fn driver(&self) -> &Arc<Driver<ClientRole>> {

@@ -10,6 +10,7 @@ use psrpc_engine::{Route, StreamHandle};
 
 use super::builder::{call_options, selection_option};
 use super::in_flight::Opening;
+use super::within::Within;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::Side;
@@ -56,7 +57,8 @@ enum OpenTarget<S, R> {
 impl<S, R> OpenStream<S, R> {
     pub(crate) fn new(client: Client, route: RouteResult) -> Self {
         let interceptors = client.interceptors().streams.clone();
-        Self { target: OpenTarget::Method(client, route), options: CallOptions::new(), interceptors }
+        let options = client.call_options();
+        Self { target: OpenTarget::Method(client, route), options, interceptors }
     }
 
     /// Returns a builder that resolves to `stream`, for fake clients in unit tests. It ignores its
@@ -105,14 +107,20 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { target, options, interceptors } = self;
+        let Self { target, mut options, interceptors } = self;
         Box::pin(async move {
             let (client, route): (_, Route) = match target {
                 OpenTarget::Method(client, route) => (client, route?),
                 OpenTarget::Fake(stream) => return stream,
             };
             let codec = Arc::new(Codec::new::<S, R>(route.clone().into(), Side::Client));
-            match open(&client, route, options, &interceptors, &codec).await {
+            let scope = client.enter_scope(&mut options);
+            let opening = open(&client, route, options, &interceptors, &codec);
+            let opened = match scope {
+                Some(scope) => Within::new(opening, scope).await,
+                None => opening.await,
+            };
+            match opened {
                 Ok((stream, key)) => {
                     codec.opened();
                     let driver = Arc::clone(client.driver());
@@ -136,8 +144,15 @@ async fn open(
 ) -> Result<(StreamHandle, usize), Error> {
     let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
     codec.intercept(interceptors, &mut opening)?;
-    let CallOptions { timeout, deadline, selection, metadata, .. } = opening.options;
+    let CallOptions { timeout, deadline, selection, wait_for_subscriber, metadata, .. } = opening.options;
     let (selection, choose) = selection.into_parts();
-    let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
+    let open = EngineOpen {
+        timeout,
+        deadline,
+        selection,
+        waits_for_subscriber: wait_for_subscriber,
+        metadata,
+        ..EngineOpen::new(route)
+    };
     Opening::start(client.clone(), open, choose, Arc::clone(codec))?.opened().await
 }

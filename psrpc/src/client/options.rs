@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use psrpc_engine::proto::Text;
 use psrpc_engine::{ClientConfig, ClientLimits};
 
 use crate::error::Error;
@@ -20,6 +21,7 @@ pub struct ClientOptions {
     selection_timeout: Option<Duration>,
     limits: Option<ClientLimits>,
     updates_per_subscription: Option<usize>,
+    pub(super) propagated_metadata: Vec<Text>,
     pub(crate) interceptors: ClientInterceptors,
 }
 
@@ -29,7 +31,8 @@ impl ClientOptions {
         Self::default()
     }
 
-    /// Sets how long a call waits for bids, unless the call sets its own timeout. Default: 1 s.
+    /// Sets how long a call waits for bids, unless it sets
+    /// [`Selection::affinity_timeout`](crate::Selection::affinity_timeout). Default: 1 s.
     #[must_use]
     pub fn selection_timeout(mut self, timeout: Duration) -> Self {
         self.selection_timeout = Some(timeout);
@@ -52,6 +55,14 @@ impl ClientOptions {
         self
     }
 
+    /// Adds a metadata entry that a call [within](crate::Call::within) a handler passes on from the
+    /// handler's request. Default: those of the W3C trace context, which are always passed on.
+    #[must_use]
+    pub fn propagate_metadata(mut self, name: impl Into<Text>) -> Self {
+        self.propagated_metadata.push(name.into());
+        self
+    }
+
     common_options! {
         /// Sets the client's id on the wire. Default: a random id, also if `id` is empty.
         ///
@@ -68,7 +79,7 @@ impl ClientOptions {
         queued_frames;
         /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
-        /// Adds an observer of dropped frames, of streams that end, and of gaps.
+        /// Adds an observer of dropped frames, ended streams, gaps and the bus connection.
         ///
         /// It usually runs on the client's background task, and must not block. A panic in it is
         /// caught and logged.
@@ -128,6 +139,7 @@ impl ClientOptions {
         self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);
         self.limits = bundle.limits.or(self.limits);
         self.updates_per_subscription = bundle.updates_per_subscription.or(self.updates_per_subscription);
+        self.propagated_metadata.extend(bundle.propagated_metadata);
         self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
         self

@@ -14,6 +14,7 @@ use psrpc_engine::{Call as EngineCall, Reason, Reply, Route};
 
 use super::builder::{call_options, selection_option};
 use super::in_flight::InFlight;
+use super::within::Within;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
@@ -40,9 +41,9 @@ use crate::selection::Choose;
 /// A `Call` is not a future, but becomes one when it is awaited. Where a future is needed, such as
 /// for `tokio::spawn`, call `into_future()`.
 ///
-/// Nothing is sent before the future is first polled. Dropping the future cancels the call. If the
-/// call is claimed and not granted yet, no handler runs. A handler that has started runs on until
-/// its deadline, since the protocol has no cancellation; on an in-process bus its future is
+/// Nothing is sent before the future is first polled. Dropping the future cancels the call. A
+/// server that is waiting for the grant then runs no handler. A handler that has started runs on
+/// until its deadline, since the protocol has no cancellation; on an in-process bus its future is
 /// dropped.
 ///
 /// # Errors
@@ -54,7 +55,8 @@ use crate::selection::Choose;
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
-/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no server bid | no; on a queue, yes, unless there was no subscriber |
+/// | [`NobodySubscribed`](Reason::NobodySubscribed) | `unavailable` | the bus knows that no server was subscribed | no |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no server bid | no; on a queue, yes |
 /// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid was acceptable, or the selection function selected none | no; on a queue, yes |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
 /// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | the deadline passed before a response arrived, or during the selection | yes, unless nothing was sent or there was no subscriber |
@@ -68,8 +70,9 @@ use crate::selection::Choose;
 /// | none | `invalid_argument` | the topic, metadata, message or selection is invalid | no |
 /// | none | `resource_exhausted` | this client has too many calls in flight | no |
 ///
-/// [`Error::explanation`] describes the likely cause. A call that reaches no server still waits
-/// until its affinity timeout or deadline, since servers may be slow to bid.
+/// [`Error::explanation`] describes the likely cause. A call for which no server bids waits until
+/// its affinity timeout or deadline, since servers may be slow to bid. It fails at once if the bus
+/// knows that nobody is subscribed, unless it [waits](Self::wait_for_subscriber).
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
     target: CallTarget<Req, Res>,
@@ -84,7 +87,8 @@ enum CallTarget<Req, Res> {
 
 impl<Req, Res> Call<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self::to(CallTarget::Method(client, route, request))
+        let options = client.call_options();
+        Self { target: CallTarget::Method(client, route, request), options }
     }
 
     /// Returns a call that resolves to `result`, for fake clients in unit tests. It ignores its
@@ -102,11 +106,7 @@ impl<Req, Res> Call<Req, Res> {
     /// }
     /// ```
     pub fn fake(result: impl Future<Output = Result<Res, Error>> + Send + 'static) -> Self {
-        Self::to(CallTarget::Fake(Box::pin(result)))
-    }
-
-    fn to(target: CallTarget<Req, Res>) -> Self {
-        Self { target, options: CallOptions::new() }
+        Self { target: CallTarget::Fake(Box::pin(result)), options: CallOptions::new() }
     }
 
     call_options!(
@@ -149,19 +149,21 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
     fn into_future(self) -> CallFuture<Res> {
         let Self { target, mut options } = self;
         let interceptors = mem::take(&mut options.interceptors);
-        let state = match target {
-            CallTarget::Fake(result) => CallState::Boxed(result),
-            CallTarget::Method(_, Err(error), _) => CallState::Refused(error),
-            CallTarget::Method(client, Ok(route), request)
-                if interceptors.is_empty() && client.interceptors().is_empty_for_calls() =>
-            {
-                return CallFuture::new(client, route, request.encode_to_vec(), options);
-            }
-            CallTarget::Method(client, Ok(route), request) => {
-                CallState::Boxed(Box::pin(intercepted(client, route, request, options, interceptors)))
-            }
+        let (client, route, request) = match target {
+            CallTarget::Fake(result) => return CallState::Boxed(result).into(),
+            CallTarget::Method(_, Err(error), _) => return CallState::Refused(error).into(),
+            CallTarget::Method(client, Ok(route), request) => (client, route, request),
         };
-        CallFuture { state, response: PhantomData }
+        let scope = client.enter_scope(&mut options);
+        let call = if interceptors.is_empty() && client.interceptors().is_empty_for_calls() {
+            CallFuture::new(client, route, request.encode_to_vec(), options)
+        } else {
+            CallState::Boxed(Box::pin(intercepted(client, route, request, options, interceptors))).into()
+        };
+        match scope {
+            Some(scope) => CallState::Boxed(Box::pin(Within::new(call, scope))).into(),
+            None => call,
+        }
     }
 }
 
@@ -178,7 +180,7 @@ enum CallState<Res> {
     /// Not polled yet. Boxed, since the engine's call is large.
     New(Client, Box<EngineCall>, Option<Choose>),
     InFlight(InFlight),
-    /// A call with interceptors, or a fake.
+    /// A call with interceptors or within a handler, or a fake.
     Boxed(BoxFuture<Result<Res, Error>>),
     Done,
 }
@@ -186,10 +188,23 @@ enum CallState<Res> {
 impl<Res> CallFuture<Res> {
     /// Makes a call without interceptors.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
-        let CallOptions { timeout, deadline, selection, metadata, .. } = options;
+        let CallOptions { timeout, deadline, selection, wait_for_subscriber, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
-        let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
-        Self { state: CallState::New(client, Box::new(call), choose), response: PhantomData }
+        let call = EngineCall {
+            timeout,
+            deadline,
+            selection,
+            waits_for_subscriber: wait_for_subscriber,
+            metadata,
+            ..EngineCall::new(route, payload)
+        };
+        CallState::New(client, Box::new(call), choose).into()
+    }
+}
+
+impl<Res> From<CallState<Res>> for CallFuture<Res> {
+    fn from(state: CallState<Res>) -> Self {
+        Self { state, response: PhantomData }
     }
 }
 

@@ -71,8 +71,8 @@ pub(crate) struct DriverState<R: Role> {
     /// The time at which the background task wakes by itself. Commands notify the task only of an
     /// earlier timeout.
     wakes_at: Option<Time>,
-    /// Whether the bus has no room for the next frame. Until it has, frames wait in the engine, and
-    /// their callers until their deadlines.
+    /// Whether the bus has no room for the next frame. Until it has room, frames wait in the
+    /// engine. The deadlines of their callers still apply.
     full: bool,
     /// The time of the last command, used once the runtime is gone.
     last_now: Now,

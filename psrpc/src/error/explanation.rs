@@ -36,9 +36,10 @@ impl Error {
             Reason::TimedOut | Reason::NoResponse if *unsent => {
                 facts.push("the request was not sent".to_owned());
             }
+            Reason::NobodySubscribed => facts.push("nobody was subscribed".to_owned()),
             Reason::NoResponse => {
                 facts.extend(receivers.as_ref().map(reached));
-                if receivers.is_some_and(|count| count > 0) {
+                if receivers.is_some() {
                     facts.push("no server bid".to_owned());
                 }
             }
@@ -112,7 +113,7 @@ mod tests {
         let reached = |receivers| Evidence { receivers: Some(receivers), ..nothing() };
         let best = Bid { server_id: "SRV_1".into(), affinity: 0.5 };
         for (reason, evidence, words) in [
-            (Reason::NoResponse, reached(0), "nobody was subscribed"),
+            (Reason::NobodySubscribed, reached(0), "nobody was subscribed"),
             (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no server bid"),
             (
                 Reason::NoResponse,

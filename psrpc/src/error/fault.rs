@@ -5,14 +5,14 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// The party that caused an error, and so where to look first.
+/// The party that caused an error. Look there first.
 ///
 /// For a call that failed, as returned by [`Error::fault`]:
 ///
 /// | fault | reasons | a server's error with code |
 /// |---|---|---|
 /// | [`Caller`](Self::Caller) | `SelectionFailed`, `RuntimeEnded`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
-/// | [`Server`](Self::Server) | `NoResponse`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |
+/// | [`Server`](Self::Server) | `NoResponse`, `NobodySubscribed`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |
 /// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Interrupted`, `Gap` | |
 /// | [`Nobody`](Self::Nobody) | `Canceled`, `ClientClosed`, `ServerClosed`, `Withdrawn` | `canceled` |
 ///
@@ -44,8 +44,8 @@ pub enum Fault {
     /// The servers: there was none, or the server that had the call failed. Another server may
     /// succeed.
     Server,
-    /// The peer: the other side of a stream ended it or went away. Or some participant on the bus
-    /// sends frames that the protocol does not define; no call fails for those.
+    /// The peer: the other side of a stream ended it or went away, or some participant on the bus
+    /// sends frames that the protocol does not define. Such frames fail no call.
     Peer,
     /// The reader of a stream or subscription: it fell behind.
     Consumer,
@@ -77,6 +77,7 @@ impl Fault {
             | Reason::ResponsesFull
             | Reason::Overran
             | Reason::NoResponse
+            | Reason::NobodySubscribed
             | Reason::NotAcceptable
             | Reason::TimedOut
             | Reason::Answered
@@ -170,7 +171,8 @@ impl Error {
     /// * nothing was sent, or the call was invalid;
     /// * no server was selected ([`NoResponse`](Reason::NoResponse),
     ///   [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed));
-    /// * the bus knows that there was no subscriber, and no server responded.
+    /// * the bus knows that there was no subscriber ([`NobodySubscribed`](Reason::NobodySubscribed),
+    ///   [`TimedOut`](Reason::TimedOut)), and no server responded.
     ///
     /// In all other cases the result is `true`. In particular, the bus may have delivered a frame
     /// even if the publish failed, since the connection can break after the server read it. On a
@@ -185,7 +187,8 @@ impl Error {
         match self.reason() {
             _ if self.0.evidence.unsent => false,
             // A server that subscribes later does not receive the request.
-            Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
+            Some(Reason::NobodySubscribed) => false,
+            Some(Reason::TimedOut) if self.0.evidence.is_unheard() => false,
             Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_skip_claim,
             reason => reason != Some(Reason::SelectionFailed),
         }
@@ -250,7 +253,10 @@ mod tests {
     fn a_handler_may_have_run_unless_nobody_was_picked() {
         let may_not: Vec<_> =
             Reason::ALL.iter().copied().filter(|reason| !failed(*reason).may_have_run()).collect();
-        assert_eq!(may_not, [Reason::NoResponse, Reason::NotAcceptable, Reason::SelectionFailed]);
+        assert_eq!(
+            may_not,
+            [Reason::NoResponse, Reason::NobodySubscribed, Reason::NotAcceptable, Reason::SelectionFailed]
+        );
         assert!(Error::new(ErrorCode::InvalidArgument, "of anybody").may_have_run());
         assert!(!Error::new(ErrorCode::InvalidArgument, "no topic").unsent().may_have_run());
         for error in [CallError::Closed, CallError::TooManyCalls { limit: 1 }] {
@@ -259,8 +265,6 @@ mod tests {
         let mut of_a_queue = failed(Reason::NoResponse);
         of_a_queue.0.evidence.may_skip_claim = true;
         assert!(of_a_queue.may_have_run());
-        of_a_queue.0.evidence.receivers = Some(0);
-        assert!(!of_a_queue.may_have_run(), "nobody was subscribed");
         let mut timed_out = failed(Reason::TimedOut);
         timed_out.0.evidence.receivers = Some(0);
         assert!(!timed_out.may_have_run());

@@ -6,9 +6,9 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Declares the errors in one table: constructor, predicate, code, text, and the equivalent reason.
+/// Declares the errors in one table: constructor, predicate, code, text, and the equivalent reasons.
 macro_rules! fixed {
-    ($($(#[$doc:meta])* $name:ident, $is:ident = $code:ident, $text:literal, $reason:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $is:ident = $code:ident, $text:literal, $reasons:expr;)*) => {
         /// Errors that PSRPC itself defines, with the codes and texts of Go (PROTOCOL section 10).
         ///
         /// The predicates hold both for an error raised locally and for one returned by a peer. Use
@@ -22,39 +22,40 @@ macro_rules! fixed {
 
                 #[doc = concat!("Returns `true` if this is \"", $text, "\"; see [`", stringify!($name), "`](Self::", stringify!($name), ").")]
                 pub fn $is(&self) -> bool {
-                    let reason: Option<Reason> = $reason;
-                    (reason.is_some() && self.reason() == reason)
+                    const REASONS: &[Reason] = &$reasons;
+                    self.reason().is_some_and(|reason| REASONS.contains(&reason))
                         || (*self.code() == ErrorCode::$code && self.text() == $text)
                 }
             )*
         }
 
-        /// The constructor, predicate and reason of every row.
+        /// The constructor, predicate and reasons of every row.
         #[cfg(test)]
-        const ALL: &[(fn() -> Error, fn(&Error) -> bool, Option<Reason>)] =
-            &[$((Error::$name, Error::$is, $reason)),*];
+        const ALL: &[(fn() -> Error, fn(&Error) -> bool, &[Reason])] =
+            &[$((Error::$name, Error::$is, &$reasons)),*];
     };
 }
 
 fixed! {
     /// Returns the error of a call whose caller gave up: `canceled`.
-    canceled, is_canceled = Canceled, "request canceled", Some(Reason::Canceled);
+    canceled, is_canceled = Canceled, "request canceled", [Reason::Canceled];
     /// Returns the error of a call that got no response before its deadline: `deadline_exceeded`.
-    timed_out, is_timed_out = DeadlineExceeded, "request timed out", Some(Reason::TimedOut);
+    timed_out, is_timed_out = DeadlineExceeded, "request timed out", [Reason::TimedOut];
     /// Returns the error of a call that no server took: `unavailable`.
-    no_response, is_no_response = Unavailable, "no response from servers", Some(Reason::NoResponse);
+    no_response, is_no_response = Unavailable, "no response from servers",
+        [Reason::NoResponse, Reason::NobodySubscribed];
     /// Returns the error of a server that does not have the method: `unimplemented`.
-    unimplemented, is_unimplemented = Unimplemented, "method is not implemented", None;
+    unimplemented, is_unimplemented = Unimplemented, "method is not implemented", [];
     /// Returns the error of a stream that the server ended: `unavailable`.
-    eof, is_eof = Unavailable, "EOF", Some(Reason::Eof);
+    eof, is_eof = Unavailable, "EOF", [Reason::Eof];
     /// Returns the error of a client that was closed: `canceled`.
-    client_closed, is_client_closed = Canceled, "client is closed", Some(Reason::ClientClosed);
+    client_closed, is_client_closed = Canceled, "client is closed", [Reason::ClientClosed];
     /// Returns the error of a server that was closed: `canceled`.
-    server_closed, is_server_closed = Canceled, "server is closed", Some(Reason::ServerClosed);
+    server_closed, is_server_closed = Canceled, "server is closed", [Reason::ServerClosed];
     /// Returns the error of a stream that was closed: `canceled`.
-    stream_closed, is_stream_closed = Canceled, "stream closed", None;
+    stream_closed, is_stream_closed = Canceled, "stream closed", [];
     /// Returns the error of a stream whose reader fell behind: `unavailable`.
-    slow_consumer, is_slow_consumer = Unavailable, "stream message discarded by slow consumer", Some(Reason::SlowConsumer);
+    slow_consumer, is_slow_consumer = Unavailable, "stream message discarded by slow consumer", [Reason::SlowConsumer];
 }
 
 #[cfg(test)]
@@ -81,8 +82,8 @@ mod tests {
 
     #[test]
     fn an_error_of_ours_is_known_by_its_reason_whatever_its_text() {
-        for (_, is, reason) in ALL {
-            let Some(reason) = *reason else { continue };
+        let pairs = ALL.iter().flat_map(|(_, is, reasons)| reasons.iter().map(move |reason| (is, *reason)));
+        for (is, reason) in pairs {
             assert!(is(&Error::new(ErrorCode::Internal, "other").with_reason(reason)), "{reason}");
             assert!(!is(&Error::new(ErrorCode::Internal, "other").with_reason(Reason::Answered)), "{reason}");
         }

@@ -107,8 +107,7 @@ impl Error {
 
     /// Adds a detail: a message that is sent along under its full protobuf name.
     ///
-    /// Generated messages implement [`Name`] if `build.rs` calls `enable_type_names` on
-    /// `psrpc_build::Config::prost`.
+    /// Messages that `psrpc-build` generates implement [`Name`].
     ///
     /// ```
     /// # #[derive(Clone, PartialEq, prost::Message)]
@@ -191,7 +190,8 @@ impl Error {
         &self.0.code
     }
 
-    /// Returns the text. Texts that PSRPC defines are those of Go, in which "responses" means bids.
+    /// Returns the text. The texts that PSRPC defines are those of Go, which says "responses" for
+    /// bids.
     pub fn text(&self) -> &str {
         &self.0.text
     }
@@ -213,8 +213,9 @@ impl Error {
         &self.0.details
     }
 
-    /// Returns why the call failed, or `None` if no call was made. [`Reason::Answered`] means that
-    /// the error comes from the server; all others come from this process.
+    /// Returns why the call failed, or `None` if no call was made. With [`Reason::Answered`] the
+    /// error comes from the server, and with [`Reason::ClosedByPeer`] from the other side of the
+    /// stream. With any other reason it comes from this process.
     pub fn reason(&self) -> Option<Reason> {
         self.0.reason
     }

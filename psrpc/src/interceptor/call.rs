@@ -8,6 +8,7 @@ use std::time::Duration;
 use psrpc_engine::Time;
 use psrpc_engine::proto::{Metadata, Text};
 
+use crate::client::within::{HandlerInput, Scope};
 use crate::error::Error;
 use crate::info::CallInfo;
 use crate::message::AnyMessage;
@@ -31,12 +32,16 @@ pub struct CallOptions {
     pub deadline: Option<Time>,
     /// How the call selects its server.
     pub selection: Selection,
+    /// Whether to wait for a subscriber if the bus knows that there is none.
+    pub wait_for_subscriber: bool,
     /// The metadata of the request.
     pub metadata: Metadata,
     /// Whether [`Retry`](crate::middleware::Retry) set the timeout. An inner `Retry` may replace
     /// such a timeout, but not one that the caller set.
     pub(crate) retry_set_timeout: bool,
     pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
+    /// The handler that the call is made within, until the call starts.
+    pub(crate) scope: Option<Scope>,
 }
 
 impl CallOptions {
@@ -67,10 +72,25 @@ impl CallOptions {
         self
     }
 
+    /// Waits for a server to subscribe if the bus knows that there is none; see
+    /// [`Call::wait_for_subscriber`](crate::Call::wait_for_subscriber). Multi calls ignore it.
+    #[must_use]
+    pub fn wait_for_subscriber(mut self) -> Self {
+        self.wait_for_subscriber = true;
+        self
+    }
+
     /// Adds a metadata entry, replacing an entry of the same name.
     #[must_use]
     pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
         self.metadata.insert(name, value);
+        self
+    }
+
+    /// Makes the call within a handler; see [`Call::within`](crate::Call::within).
+    #[must_use]
+    pub fn within(mut self, input: &impl HandlerInput) -> Self {
+        self.scope = Some(input.scope());
         self
     }
 
@@ -100,8 +120,10 @@ impl CallOptions {
             self = self.timeout(timeout);
         }
         self.deadline = bundle.deadline.or(self.deadline);
+        self.wait_for_subscriber |= bundle.wait_for_subscriber;
         self.selection = self.selection.with(bundle.selection);
         self.interceptors.extend(bundle.interceptors);
+        self.scope = bundle.scope.or(self.scope);
         self.with_metadata(&bundle.metadata)
     }
 
@@ -117,13 +139,24 @@ impl CallOptions {
 
 impl fmt::Debug for CallOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeout, deadline, selection, metadata, retry_set_timeout: _, interceptors } = self;
+        let Self {
+            timeout,
+            deadline,
+            selection,
+            wait_for_subscriber,
+            metadata,
+            retry_set_timeout: _,
+            interceptors,
+            scope,
+        } = self;
         f.debug_struct("CallOptions")
             .field("timeout", timeout)
             .field("deadline", deadline)
             .field("selection", selection)
+            .field("wait_for_subscriber", wait_for_subscriber)
             .field("metadata", metadata)
             .field("interceptors", &interceptors.len())
+            .field("within", &scope.is_some())
             .finish()
     }
 }

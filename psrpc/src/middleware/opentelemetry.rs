@@ -98,7 +98,14 @@ impl OpenTelemetry {
 
     /// Starts a client span, and injects its context into the metadata.
     fn send(&self, info: &CallInfo, metadata: &mut Metadata) -> Context {
-        let context = self.start("Sent", SpanKind::Client, info, Context::current());
+        let current = Context::current();
+        // Without a current span, a call within a handler has the context of the request in its
+        // metadata.
+        let parent = match current.has_active_span() {
+            true => current,
+            false => self.propagate(|propagator| propagator.extract(&MetadataExtractor(metadata))),
+        };
+        let context = self.start("Sent", SpanKind::Client, info, parent);
         self.propagate(|propagator| propagator.inject_context(&context, &mut MetadataInjector(metadata)));
         context
     }

@@ -35,6 +35,9 @@ use crate::runtime::{BoxFuture, Runtime};
 /// call that timed out may have run, and servers see each attempt as a separate call. Do not retry
 /// calls that must not run twice.
 ///
+/// Each attempt [waits for a server to subscribe](crate::Call::wait_for_subscriber), so that the
+/// attempts last as long as a restart of the servers.
+///
 /// # Timeouts
 ///
 /// A timeout that the caller sets ([`Call::timeout`](crate::Call::timeout)) applies to every
@@ -66,9 +69,9 @@ enum Schedule {
 }
 
 impl Retry {
-    /// Returns a policy of up to three attempts, after the codes `unavailable` and
-    /// `deadline_exceeded`. The pauses are random, of at most 100 ms, then 200 ms, and so on up to
-    /// 10 s.
+    /// Returns a policy that makes up to three attempts, and retries on the codes `unavailable` and
+    /// `deadline_exceeded`. The pauses are random: at most 100 ms, then at most 200 ms, and so on
+    /// up to 10 s.
     pub fn new() -> Self {
         let (first, most) = (Duration::from_millis(100), Duration::from_secs(10));
         Self {
@@ -159,7 +162,7 @@ impl Retry {
         Attempts { policy: self.clone(), timeout, deadline, failed: 0, may_have_run: false }
     }
 
-    /// Like [`start`](Self::start), if an outer policy may have set the timeout.
+    /// Like [`start`](Self::start), but for a timeout that an outer policy may have set.
     fn start_within(
         &self,
         now: Time,
@@ -195,8 +198,8 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// The attempts of one operation. It decides whether, when and with which timeout to try, but
-/// neither waits nor tries itself.
+/// The attempts of one operation. This type decides whether, when and with which timeout to make
+/// the next attempt. It neither waits nor makes the attempt itself.
 #[derive(Clone, Debug)]
 pub struct Attempts {
     policy: Retry,
@@ -304,6 +307,7 @@ fn scale(whole: Duration, random: u64) -> Duration {
 
 impl CallInterceptor for Retry {
     fn call(&self, mut call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+        call.options.wait_for_subscriber = true;
         let now = next.runtime().now().time;
         let CallOptions { timeout, retry_set_timeout, deadline, .. } = call.options;
         let mut attempts = self.start_within(now, timeout, retry_set_timeout, deadline);

@@ -33,6 +33,8 @@ pub(crate) struct Admitted {
     /// Whether the request runs without waiting for a grant.
     pub(crate) skips_claim: bool,
     pub(crate) run: Run,
+    /// Cancels the handler.
+    pub(crate) token: Arc<CancellationToken>,
 }
 
 /// The handler to run once the request is granted.
@@ -100,8 +102,17 @@ where
         let claimed = route.properties().require_claim;
         let message =
             Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
-        let runtime = Arc::clone(runtime);
-        let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
+        let (runtime, token) = (Arc::clone(runtime), Arc::new(CancellationToken::default()));
+        let context = RequestContext {
+            route,
+            client_id,
+            request_id,
+            metadata,
+            sent_at,
+            deadline,
+            runtime,
+            token: Arc::clone(&token),
+        };
         let request = Request { message, context };
         let label = request.label();
         let affinity = match &self.affinity {
@@ -118,7 +129,7 @@ where
             Some(interceptors) => Box::pin(intercepted(interceptors, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
-        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run) })
+        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run), token })
     }
 
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
@@ -198,8 +209,17 @@ where
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
         let Received { route, client_id, request_id, metadata, sent_at, deadline, .. } = received;
         let claimed = route.properties().require_claim;
-        let runtime = Arc::clone(runtime);
-        let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
+        let (runtime, token) = (Arc::clone(runtime), Arc::new(CancellationToken::default()));
+        let context = RequestContext {
+            route,
+            client_id,
+            request_id,
+            metadata,
+            sent_at,
+            deadline,
+            runtime,
+            token: Arc::clone(&token),
+        };
         let request = Request { message: (), context };
         let label = request.label();
         let affinity = match &self.affinity {
@@ -230,7 +250,7 @@ where
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
-        Ok(Admitted { label, affinity, skips_claim: false, run })
+        Ok(Admitted { label, affinity, skips_claim: false, run, token })
     }
 
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
@@ -279,5 +299,6 @@ impl<T> Drop for RunningHandler<T> {
     fn drop(&mut self) {
         // Dropping the handler's future runs user code.
         let _ = guard::catch(|| drop(self.future.take()));
+        self.token.cancel();
     }
 }

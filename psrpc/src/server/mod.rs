@@ -199,6 +199,12 @@ impl Server {
         self.driver().with_state(|state| state.engine.streams())
     }
 
+    /// Returns the number of requests and stream messages that are remembered until they expire, so
+    /// that no duplicate runs. [`ServerLimits`](crate::ServerLimits) bounds it.
+    pub fn remembered(&self) -> usize {
+        self.driver().with_state(|state| state.engine.remembered())
+    }
+
     /// Returns the numbers of dropped frames and abandoned requests so far, by reason.
     pub fn counters(&self) -> Counters {
         self.driver().with_state(|state| state.engine.counters().clone())

@@ -40,8 +40,12 @@ impl ServerOptions {
     }
 
     /// Sets the longest lifetime of a request, counted from when it was sent. A later expiry is
-    /// moved to this limit. A request whose send time is further in the future than this is
-    /// dropped. Default: 1 h.
+    /// moved to this limit: the handler is stopped there, even if its caller waits longer. A
+    /// request whose send time is further in the future than this is dropped. Default: 5 min.
+    ///
+    /// Raise it if calls take longer. Lower it to the longest timeout of your callers if peers on
+    /// the bus are not trusted: a flood of forged requests can keep the server full for up to twice
+    /// this long after it stops.
     #[must_use]
     pub fn horizon(mut self, horizon: Duration) -> Self {
         self.horizon = Some(horizon);
@@ -58,9 +62,9 @@ impl ServerOptions {
     /// Limits the number of requests that the server bids for and runs at a time, not counting
     /// streams. Default: no limit other than [`ServerLimits::requests`].
     ///
-    /// At the limit the server does not bid, so that another server takes the request. On a
-    /// queue-routed method no other server sees the request, so the server responds
-    /// `resource_exhausted`.
+    /// At the limit the server does not bid, so that another server takes the request. No other
+    /// server sees a request of a queue-routed or single-server method, so the server answers it
+    /// with `resource_exhausted`. To a multi call it does not respond.
     #[must_use]
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.concurrency = Some(requests);

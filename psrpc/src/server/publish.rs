@@ -19,7 +19,7 @@ use crate::runtime::BoxFuture;
 ///
 /// The future resolves once the bus has accepted the update, to the number of subscribers that
 /// received it, if the bus knows it. Having no subscribers is not an error. Dropping the future
-/// stops the wait; unless the future was never polled, the update may still be published.
+/// stops the wait. If the future was polled before, the update may still be published.
 ///
 /// # Errors
 ///

@@ -51,7 +51,8 @@ enum RequestStage {
     Running(Arc<CancellationToken>),
 }
 
-/// The result of a registration, once it is complete. The task that registers reads it.
+/// The result of a registration, once it is complete. The task that waits for the registration
+/// reads it.
 pub(super) type RegisterResult = OnceLock<Result<(), BusError>>;
 
 struct Registration {
@@ -102,20 +103,21 @@ impl Role for ServerRole {
                 tasks.push(ServerTask::Admit(received, Arc::clone(&self.handlers)));
             }
             ServerEvent::Run { request } => {
-                if let Some(RequestStage::Admitted(Admitted { label, run: Run::Call(run), .. })) =
+                if let Some(RequestStage::Admitted(Admitted { label, run: Run::Call(run), token, .. })) =
                     self.take(request)
                 {
-                    let token = Arc::new(CancellationToken::default());
                     tasks.push(ServerTask::Run(request, RunningHandler::new(label, run, Arc::clone(&token))));
                     self.put(request, RequestStage::Running(token));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
                 if let Some(RequestStage::Admitted(Admitted {
-                    label, run: Run::Stream(open, codec), ..
+                    label,
+                    run: Run::Stream(open, codec),
+                    token,
+                    ..
                 })) = self.take(request)
                 {
-                    let token = Arc::new(CancellationToken::default());
                     let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&token)));
                     tasks.push(ServerTask::Serve { label, stream, key, open, codec, token });
                 }

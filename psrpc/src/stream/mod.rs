@@ -21,6 +21,8 @@ use prost::Message;
 use psrpc_engine::WallTime;
 use psrpc_engine::proto::{Metadata, Text};
 
+use crate::client::within;
+use crate::client::within::Scope;
 use crate::error::Error;
 use crate::info::CallInfo;
 use crate::request::RequestContext;
@@ -178,6 +180,13 @@ impl<S, R> ServerStream<S, R> {
     /// ```
     pub fn hijack(&self) {
         self.end.hijack();
+    }
+}
+
+impl<S, R> within::sealed::HandlerInput for ServerStream<S, R> {
+    fn scope(&self) -> Scope {
+        let RequestContext { token, runtime, metadata, .. } = &self.at.context;
+        Scope::new(token, None, runtime, metadata)
     }
 }
 

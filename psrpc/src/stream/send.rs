@@ -21,8 +21,7 @@ use crate::runtime::BoxFuture;
 ///
 /// The future resolves once the other side has accepted the message. Dropping the future stops the
 /// wait. The message may still arrive, unless the future was never polled or the send was waiting
-/// for others. Holding the future keeps
-/// the stream open, as holding a half does.
+/// for others. Holding the future keeps the stream open, as holding a half does.
 ///
 /// # Errors
 ///

@@ -11,7 +11,7 @@ use std::{env, fs};
 use clap::Parser;
 
 /// The crates that users depend on.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "psrpc-proto",
     "psrpc-engine",
     "psrpc",
@@ -21,6 +21,7 @@ const CRATES: [&str; 11] = [
     "psrpc-bus-local",
     "psrpc-bus-redis",
     "psrpc-bus-nats",
+    "psrpc-bus-net",
     "psrpc-bus-url",
     "psrpc-build",
 ];

@@ -48,11 +48,11 @@ pub fn bus_with_tls(
     })
 }
 
-/// The URLs of a list, which is a single one except for NATS.
+/// The URLs of a list. Only a list for NATS has several.
 #[derive(Clone)]
 struct Urls {
     urls: Vec<String>,
-    /// The number of times that the list was asked for.
+    /// The number of calls of [`next`](Self::next).
     asked: Arc<AtomicUsize>,
 }
 

@@ -49,8 +49,9 @@ pub struct Subject {
     /// The number of calls of each kind in load cases.
     pub calls: usize,
     /// How long other servers of the bus may take to learn of the start or the end of a
-    /// subscription, as in a NATS cluster. Zero for a single server, and for buses whose servers
-    /// all receive each frame. The cases see each start and end only after this time.
+    /// subscription, as in a NATS cluster, or to forward a frame, as in a Redis Cluster. Zero for a
+    /// single server. The cases see each start and end only after this time, so that no case
+    /// receives frames of the one before.
     pub settling_time: Duration,
 }
 

@@ -8,13 +8,14 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use psrpc::bus::Bus;
-use psrpc::{ClientOptions, Error, Runtime, ServerOptions, Time};
+use psrpc::proto::{Channel, Frame};
+use psrpc::{ClientOptions, Error, Runtime, ServerOptions, SubscriptionKind, Time};
 
 use crate::case::{Connect, Subject};
-use crate::foreign::ForeignPeer;
+use crate::foreign::{ForeignPeer, FrameReceiver, SHOP};
 use crate::proto::{ShopClient, ShopServer};
 use crate::settling::SettlingBus;
-use crate::shop::Hatter;
+use crate::shop::{Hatter, method};
 
 /// The environment of a case.
 #[derive(Clone)]
@@ -100,6 +101,24 @@ impl Env {
     /// Creates a peer that sends and receives raw frames.
     pub(crate) async fn foreign(&self) -> Result<ForeignPeer, String> {
         Ok(ForeignPeer::new(self.bus().await?))
+    }
+
+    /// Subscribes to the requests of a method on a topic, like a server that ignores them, until the
+    /// result is dropped.
+    pub(crate) async fn unresponsive(&self, name: &str, topic: &[&str]) -> Result<FrameReceiver, String> {
+        let properties = method(name).properties;
+        let (channel, kind) = match properties.queue() {
+            true => (Channel::request(SHOP, name, topic, true), SubscriptionKind::Queue),
+            false => (Channel::request(SHOP, name, topic, false), SubscriptionKind::Plain),
+        };
+        self.foreign().await?.listen(&channel, kind).await
+    }
+
+    /// Returns `true` if the bus knows how many subscribers a frame reaches.
+    pub(crate) async fn counts_subscribers(&self) -> Result<bool, String> {
+        let channel = Channel::request::<&str>("Nobody", "Listens", &[], false);
+        let published = self.foreign().await?.publish(&channel, Frame::Raw(Vec::new().into())).await;
+        Ok(published.map_err(|error| format!("failed to publish: {error}"))?.is_some())
     }
 
     /// Returns the time of the runtime's monotonic clock.

@@ -46,7 +46,7 @@ enum Command {
         #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(8..))]
         calls: usize,
         /// Milliseconds until all servers of the bus know of the start or the end of a
-        /// subscription. Set it for a NATS cluster.
+        /// subscription, and have forwarded earlier frames. Set it for a cluster.
         #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=1000))]
         settling_time: u64,
     },

@@ -295,7 +295,7 @@ fn a_client_whose_subscription_is_lost_fails_its_calls_and_later_ones() {
                 sink.fail(BusError::new("the server is gone"), &mut WakeList::new());
             }
         }));
-        let error = client.fit(ask()).await.unwrap_err();
+        let error = client.fit(ask()).wait_for_subscriber().await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::SubscriptionLost));
         check_reported_once(&error, "the server is gone");
         assert_eq!(client.fit(ask()).await.unwrap_err().reason(), Some(Reason::ClientClosed));
@@ -307,14 +307,14 @@ fn a_gap_is_counted_and_part_of_the_explanation() {
     run(|solo, bus| async move {
         let sinks = capture_sinks(&bus);
         let client = client(&solo, &bus).await.unwrap();
-        let call = client.fit(ask()).into_future();
+        let call = client.fit(ask()).wait_for_subscriber().into_future();
         let later = solo.sleep_until(solo.now().time + Duration::from_millis(50));
         solo.spawn(Box::pin(async move {
             later.await;
             sinks.lock().unwrap()[0].1.gap(Some(7), &mut WakeList::new());
         }));
         let error = call.await.unwrap_err();
-        assert_eq!(error.reason(), Some(Reason::NoResponse));
+        assert_eq!(error.reason(), Some(Reason::NobodySubscribed));
         let explanation = error.explanation().unwrap();
         assert!(explanation.contains("the bus lost frames for this client during the call"), "{explanation}");
         assert_eq!(client.client().counters().lost, 7);

@@ -273,7 +273,7 @@ fn typed_topics_are_strings_unless_somebody_says_otherwise() {
         )
         .await?;
         let nobody = client.owner_fit("Ann", HatAsk::default()).timeout(std::time::Duration::from_millis(1));
-        assert_eq!(nobody.await.unwrap_err().code(), &ErrorCode::DeadlineExceeded);
+        assert!(nobody.await.unwrap_err().is_no_response());
         Ok(())
     });
 }

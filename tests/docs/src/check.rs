@@ -1,4 +1,4 @@
-//! Compares what a document names with the tree.
+//! Checks that the files, functions and commands that a document names exist in the tree.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -154,7 +154,7 @@ fn is_foreign(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }
 
-/// Checks numbers of cases.
+/// Checks the number of conformance cases, wherever a line names it.
 fn counts(line: &Line, facts: &Facts) -> Vec<String> {
     let words: Vec<_> = line.text.split_whitespace().collect();
     let mut problems = Vec::new();

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The order of the rows: what a user adds first comes first. Other published crates follow.
-const ORDER: [&str; 12] = [
+/// The order of the rows: the crates that a user adds first come first. Other published crates
+/// follow.
+const ORDER: [&str; 13] = [
     "psrpc-tokio",
     "psrpc-smol",
     "psrpc-build",
@@ -16,6 +17,7 @@ const ORDER: [&str; 12] = [
     "psrpc-bus-url",
     "psrpc-testing",
     "psrpc",
+    "psrpc-bus-net",
     "psrpc-engine",
     "psrpc-proto",
     "psrpc-conformance",

@@ -1,11 +1,13 @@
-//! Checks that the files, functions, commands and counts that the documents name exist, and that
-//! the pictures, tables and copies that this program makes are up to date.
+//! Checks that the files, functions, commands and counts that the documents name exist, that the
+//! pictures, tables and copies that this program makes are up to date, and that every event and
+//! reason is documented.
 
 mod check;
 mod claimed_call;
 mod crate_graph;
 mod crate_table;
 mod document;
+mod listed;
 mod performance;
 mod section;
 mod svg;
@@ -20,14 +22,15 @@ use crate::document::Document;
 use crate::performance::Table;
 
 /// The documents at the root of the tree; those in `docs/` are added.
-const DOCUMENTS: [&str; 3] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
-/// Has the example of the README.
+const DOCUMENTS: [&str; 4] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
+/// The document that contains a copy of the README's example.
 const GUIDE: &str = "docs/guide.md";
 /// The guide of the front pages, which has the service of `docs/guide.md`. The first file is edited
 /// by hand. Each crate has a copy, since a published crate contains only files of its own folder.
 const FRONT_PAGES: [&str; 3] = ["psrpc/src/guide.md", "psrpc-tokio/src/guide.md", "psrpc-smol/src/guide.md"];
 
-/// Checks what the documents name and what is made for them. Run it at the root of the tree.
+/// Checks that everything that the documents name exists, and that generated pictures and sections
+/// are up to date. Run it at the root of the tree.
 #[derive(Parser)]
 struct Options {
     /// Make the pictures, and the sections of documents that come from other files.
@@ -50,6 +53,10 @@ fn main() -> ExitCode {
     let facts = check::Facts::read(&metadata);
     for document in &documents {
         problems.extend(check::check(document, &facts));
+    }
+    let operations = read("docs/operations.md");
+    for (path, begin) in listed::LISTED {
+        problems.extend(listed::missing(&operations, path, begin, &read(path)));
     }
     for problem in &problems {
         println!("{problem}");

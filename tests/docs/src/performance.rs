@@ -12,8 +12,9 @@ const WORKS: [(&str, &str); 6] = [
     ("stream", "stream message"),
     ("subscription", "update"),
 ];
-/// The rows that the chart shows: so many worker threads, and so many calls in flight.
+/// The number of worker threads in the rows that are shown.
 const THREADS: u32 = 2;
+/// The number of calls in flight in the rows that the chart shows.
 const IN_FLIGHT: u32 = 128;
 
 const FLOOR_FILL: &str = "#c4ccd4";
@@ -115,7 +116,7 @@ impl Table {
 }
 
 impl Row {
-    /// Reads a row; `None` for a line that is none, and for a row without a floor.
+    /// Reads a row. Returns `None` if the line is not a row, or if the row has no floor.
     fn read(line: &str) -> Option<Self> {
         let mut parts = line.split('|').map(|part| part.split_whitespace().collect::<Vec<_>>());
         let (cell, ours, floor) = (parts.next()?, parts.next()?, parts.next()?);

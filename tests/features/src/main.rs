@@ -22,8 +22,8 @@ struct Arguments {
     /// List the changes and commands without running them.
     #[arg(long)]
     list: bool,
-    /// Check, without building, that each row has a mutation that applies, and that the tests it
-    /// names exist.
+    /// Check, without building, that each row has a mutation that applies, and that the tests named
+    /// in the row exist.
     #[arg(long)]
     check: bool,
 }
@@ -71,10 +71,10 @@ fn start(arguments: &Arguments) -> Result<bool, String> {
                 confirmed += 1;
                 "fails without it".to_owned()
             }
-            Err(reason) => format!("NOT SHOWN: {reason}"),
+            Err(reason) => format!("NOT CONFIRMED: {reason}"),
         };
         println!("{:<4} {:<90} {verdict}", mutation.row, mutation.test());
     }
-    println!("{confirmed} of {} shown", selected.len());
+    println!("{confirmed} of {} mutations confirmed", selected.len());
     Ok(confirmed == selected.len())
 }

@@ -84,7 +84,7 @@ impl Trials {
             Ok(built) => {
                 let errors = String::from_utf8_lossy(&built.stderr).into_owned();
                 let first = errors.lines().find(|line| line.starts_with("error")).unwrap_or_default();
-                return Outcome::Unclear(format!("the mutated code does not compile: {first}"));
+                return Outcome::Unclear(format!("the code does not compile: {first}"));
             }
             Err(error) => return Outcome::Unclear(error),
         }

@@ -1,4 +1,4 @@
-//! Certificates for TLS tests: good ones, and one for each way to be wrong.
+//! Certificates for TLS tests: valid ones, and one for each kind of defect.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
 
-/// An authority with certificates of its own making, and a second authority that has nothing to do
-/// with it. Everything is made anew for each value.
+/// An authority and certificates signed by it, and a second, unrelated authority. Each value has
+/// new keys and certificates.
 ///
 /// A clone shares the files. They are removed when the last clone is dropped; a server with TLS
-/// keeps one.
+/// keeps a clone.
 #[derive(Clone)]
 pub struct Certificates(Arc<Inner>);
 
@@ -46,7 +46,7 @@ impl Certificates {
     ///
     /// # Panics
     ///
-    /// If the files cannot be written.
+    /// Panics if the files cannot be written.
     #[expect(clippy::new_without_default, reason = "it writes files")]
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
@@ -121,7 +121,7 @@ impl PemFile {
         Self { path, pem }
     }
 
-    /// Returns where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

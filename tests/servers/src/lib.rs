@@ -317,7 +317,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If it has not ended after a minute.
+    /// Panics if it has not ended after a minute.
     pub fn wait_for_end(&mut self) {
         if let Some(child) = &mut self.child {
             wait_until("the server has ended", || child.try_wait().is_ok_and(|status| status.is_some()));

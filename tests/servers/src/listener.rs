@@ -1,4 +1,5 @@
-//! What both proxies have in common: a port, a thread for each connection, and an end to all of it.
+//! The common part of both proxies: a listener with a thread for each connection, which closes all
+//! connections when it is dropped.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -34,7 +35,7 @@ impl Listener {
     ///
     /// # Panics
     ///
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub(crate) fn new(handle: impl Fn(TcpStream, &Sockets) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let port = listener.local_addr().expect("a listener has an address").port();
@@ -75,7 +76,7 @@ impl Drop for Listener {
         state.closed = true;
         state.shut_down();
         drop(state);
-        // Has the thread look.
+        // Wakes the thread, which then checks `closed`.
         let woken = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
         if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
@@ -84,7 +85,8 @@ impl Drop for Listener {
 }
 
 impl Sockets {
-    /// Has this socket closed with the others. One that comes too late is closed at once.
+    /// Adds a socket to those that the listener closes. Closes it at once if the listener has been
+    /// dropped.
     pub(crate) fn track(&self, socket: &TcpStream) -> Tracked<'_> {
         let mut state = self.lock();
         state.last += 1;

@@ -30,7 +30,8 @@ const KINDS: &str =
 const USER: &str = "hatter on >password resetchannels &Shop|* &Gossip|* &Shelf|* &Relay|* \
                     &Countdown|* &psrpc-probe:* ~* -@all +hello +ping +publish +subscribe +unsubscribe +set";
 
-/// Servers that run until this is dropped, and what words of the command stand for.
+/// Servers that run until this is dropped, and the values of the words that the command may
+/// contain.
 struct Running {
     words: Vec<(&'static str, String)>,
     _servers: Box<dyn Any>,

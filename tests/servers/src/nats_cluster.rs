@@ -10,9 +10,10 @@ use crate::{Kind, Server, free_port};
 
 const NODES: usize = 3;
 
-/// A cluster of three nodes, with a route between each two. Each route passes a [`Proxy`].
+/// A cluster of three nodes, with a route between each pair. Each route passes a [`Proxy`].
 ///
-/// A node in lame duck mode closes its first client after two seconds, and one each second then.
+/// A node in lame duck mode closes the connection of its first client after two seconds, and then
+/// one each second.
 pub struct NatsCluster {
     nodes: Vec<Server>,
     /// Between node 0 and 1, 0 and 2, 1 and 2.
@@ -25,7 +26,7 @@ impl NatsCluster {
     ///
     /// # Panics
     ///
-    /// If one cannot be started, or if they do not find each other.
+    /// Panics if one cannot be started, or if they do not find each other.
     pub fn new(tls: Option<&ServerTls>, configuration: &[&str]) -> Self {
         let ports: [u16; NODES] = std::array::from_fn(|_| free_port());
         let routes: Vec<_> = [ports[0], ports[0], ports[1]].map(Proxy::new).into();
@@ -34,8 +35,8 @@ impl NatsCluster {
             let routes: Vec<_> = (0..node)
                 .map(|other| format!("nats://127.0.0.1:{}", cluster.route(other, node).port()))
                 .collect();
-            // Nodes tell each other where other nodes are. With an address that nobody listens at,
-            // none finds a way around the proxies.
+            // Nodes announce each other's addresses. This address is unreachable, so no node
+            // connects to another one around the proxies.
             let lines = [
                 format!("server_name: hats-{node}"),
                 format!(
@@ -76,7 +77,7 @@ impl NatsCluster {
     ///
     /// # Panics
     ///
-    /// If they are not two of the nodes 0 to 2.
+    /// Panics if they are not two of the nodes 0 to 2.
     pub fn route(&self, one: usize, other: usize) -> &Proxy {
         match (one.min(other), one.max(other)) {
             (0, 1) => &self.routes[0],
@@ -87,11 +88,11 @@ impl NatsCluster {
     }
 
     /// Cuts the route between two nodes. Neither knows the other when this returns, and messages no
-    /// longer pass between them: a node does not forward what it has from a route.
+    /// longer pass between them: a node does not forward messages from one route to another.
     ///
     /// # Panics
     ///
-    /// If the nodes do not notice.
+    /// Panics if the nodes do not notice.
     pub fn cut_route(&self, one: usize, other: usize) {
         self.route(one, other).refuse();
         for (node, lost) in [(one, other), (other, one)] {
@@ -103,7 +104,7 @@ impl NatsCluster {
     ///
     /// # Panics
     ///
-    /// If they do not find each other.
+    /// Panics if they do not find each other.
     pub fn restore_route(&self, one: usize, other: usize) {
         self.route(one, other).forward();
         for (node, found) in [(one, other), (other, one)] {
@@ -111,11 +112,11 @@ impl NatsCluster {
         }
     }
 
-    /// Waits until each node knows both others: all must run, and no route be cut.
+    /// Waits until each node knows both others. All nodes must run, and no route may be cut.
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// Panics if that takes too long.
     pub fn wait_until_ready(&self) {
         for node in 0..NODES {
             for other in (0..NODES).filter(|other| *other != node) {
@@ -124,7 +125,7 @@ impl NatsCluster {
         }
     }
 
-    /// Returns `true` if a node has a route to another, and so tells clients of it.
+    /// Returns `true` if a node has a route to another, and therefore announces it to clients.
     pub fn knows(&self, node: usize, other: usize) -> bool {
         let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.nodes[node].port())) else {
             return false;

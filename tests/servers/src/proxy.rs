@@ -1,4 +1,4 @@
-//! A TCP proxy, for networks that fail while the server is well.
+//! A TCP proxy that simulates network failures while the server keeps running.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -32,7 +32,15 @@ struct State {
 enum Mode {
     Forward,
     Hold,
+    HoldReplies,
+    Truncate(usize),
     Refuse,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
 }
 
 impl Proxy {
@@ -40,7 +48,7 @@ impl Proxy {
     ///
     /// # Panics
     ///
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub fn new(target: u16) -> Self {
         let state = State { mode: Mode::Forward, delay: Duration::ZERO, cuts: 0 };
         let network = Arc::new(Network { state: Mutex::new(state), changed: Condvar::new() });
@@ -61,10 +69,22 @@ impl Proxy {
         self.network.set_mode(Mode::Forward);
     }
 
-    /// Forwards nothing from now on, like a network that lost its route: connections stay, new ones
-    /// are accepted, and nobody hears anything. Bytes are held until [`forward`](Self::forward).
+    /// Forwards nothing from now on, like a network that lost its route: connections stay open, new
+    /// ones are accepted, and no bytes arrive. Bytes are held until [`forward`](Self::forward).
     pub fn hold(&self) {
         self.network.set_mode(Mode::Hold);
+    }
+
+    /// Forwards what clients send, and holds what the server sends until
+    /// [`forward`](Self::forward).
+    pub fn hold_replies(&self) {
+        self.network.set_mode(Mode::HoldReplies);
+    }
+
+    /// Ends each connection, old or new, within the next bytes from the server: it forwards this
+    /// many of them.
+    pub fn truncate(&self, length: usize) {
+        self.network.set_mode(Mode::Truncate(length));
     }
 
     /// Closes all connections, and each new one at once.
@@ -81,7 +101,7 @@ impl Proxy {
         self.listener.cut();
     }
 
-    /// Forwards all that arrives from now on later, by at least this much. The default is zero.
+    /// Delays bytes that arrive from now on by at least this much. The default is zero.
     pub fn delay(&self, delay: Duration) {
         self.network.lock().delay = delay;
     }
@@ -103,41 +123,53 @@ impl Network {
         self.changed.notify_all();
     }
 
-    /// Carries one connection to its end.
+    /// Forwards one connection until it ends.
     fn connect(&self, client: &TcpStream, target: u16, sockets: &Sockets) {
         let cuts = self.lock().cuts;
-        if !self.carries(cuts) {
+        if self.wait(cuts, Direction::ToServer).is_none() {
             return;
         }
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
         let _tracked = sockets.track(&server);
         // It may have been cut before it was tracked.
-        if !self.carries(cuts) {
+        if self.wait(cuts, Direction::ToServer).is_none() {
             return;
         }
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         thread::scope(|scope| {
-            scope.spawn(|| self.pump(client, &server, cuts));
-            self.pump(&server, client, cuts);
+            scope.spawn(|| self.pump(client, &server, cuts, Direction::ToServer));
+            self.pump(&server, client, cuts, Direction::ToClient);
         });
     }
 
-    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, cuts: u64) {
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, cuts: u64, direction: Direction) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let delay = self.lock().delay;
             thread::sleep(delay);
-            if !self.carries(cuts) || to.write_all(&buffer[..length]).is_err() {
-                break;
+            match self.wait(cuts, direction) {
+                Some(Mode::Truncate(limit)) if direction == Direction::ToClient => {
+                    let _ = to.write_all(&buffer[..length.min(limit)]);
+                    let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+                    return;
+                }
+                Some(_) if to.write_all(&buffer[..length]).is_ok() => {}
+                _ => break,
             }
         }
         let _ = to.shutdown(Shutdown::Write);
     }
 
-    /// Waits while the network holds. Returns `false` if a connection of this many cuts has ended.
-    fn carries(&self, cuts: u64) -> bool {
-        let held = |state: &mut State| state.mode == Mode::Hold && state.cuts == cuts;
+    /// Waits while the network holds what goes in this direction. Returns the mode, or `None` if
+    /// the network refuses connections, or has been cut since `cuts` was read.
+    fn wait(&self, cuts: u64, direction: Direction) -> Option<Mode> {
+        let is_held = |mode: Mode| match mode {
+            Mode::Hold => true,
+            Mode::HoldReplies => direction == Direction::ToClient,
+            Mode::Forward | Mode::Truncate(_) | Mode::Refuse => false,
+        };
+        let held = |state: &mut State| is_held(state.mode) && state.cuts == cuts;
         let state = self.changed.wait_while(self.lock(), held).expect("no thread panics with the lock");
-        state.mode != Mode::Refuse && state.cuts == cuts
+        (state.mode != Mode::Refuse && state.cuts == cuts).then_some(state.mode)
     }
 }

@@ -38,7 +38,8 @@ impl RedisClient {
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached, fails the handshake or refuses the password.
+    /// Returns an error if the server cannot be reached, fails the handshake or refuses the
+    /// password.
     pub fn connect(port: u16, tls: Option<&ServerTls>, password: Option<&str>) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -62,8 +63,8 @@ impl RedisClient {
     ///
     /// # Errors
     ///
-    /// If the connection fails, or if the server replies with an error. The text of such an error
-    /// is the server's.
+    /// Returns an error if the connection fails, or if the server replies with an error. In the
+    /// second case, the text of the error is the text of the reply.
     pub fn command<W: AsRef<str>>(&mut self, words: &[W]) -> io::Result<Reply> {
         let mut request = format!("*{}\r\n", words.len());
         for word in words.iter().map(AsRef::as_ref) {

@@ -24,7 +24,7 @@ pub struct RedisClusterOptions {
 }
 
 /// A cluster of three masters that share the slots evenly. With replicas, nodes 3 to 5 are those of
-/// nodes 0 to 2. A node counts as lost after two seconds without an answer. While slots have no
+/// nodes 0 to 2. A node counts as lost after two seconds without a response. While slots have no
 /// master, the cluster refuses commands on keys.
 pub struct RedisCluster {
     nodes: Vec<Server>,
@@ -36,7 +36,7 @@ impl RedisCluster {
     ///
     /// # Panics
     ///
-    /// If a node cannot be started, or if they do not find each other.
+    /// Panics if a node cannot be started, or if they do not find each other.
     pub fn new(options: &RedisClusterOptions) -> Self {
         let mut cluster = Self { nodes: Vec::new(), options: options.clone() };
         let count = if options.replicas { 2 * MASTERS } else { MASTERS };
@@ -100,7 +100,7 @@ impl RedisCluster {
     ///
     /// # Errors
     ///
-    /// If it cannot be reached.
+    /// Returns an error if it cannot be reached.
     pub fn client(&self, number: usize) -> io::Result<RedisClient> {
         let options = &self.options;
         RedisClient::connect(self.nodes[number].port(), options.tls.as_ref(), options.password.as_deref())
@@ -111,7 +111,7 @@ impl RedisCluster {
     ///
     /// # Panics
     ///
-    /// If no node runs.
+    /// Panics if no node runs.
     pub fn owner(&self, slot: u16) -> Option<usize> {
         let node = self.nodes.iter().position(Server::runs).expect("a node runs");
         let ranges = self.command(node, &["cluster", "slots"]);
@@ -129,7 +129,7 @@ impl RedisCluster {
     ///
     /// # Panics
     ///
-    /// If a node refuses.
+    /// Panics if a node refuses.
     pub fn move_slots(&self, slots: Range<u16>, from: usize, to: usize) {
         self.start_moving(slots.clone(), from, to);
         self.finish_moving(slots, from, to);
@@ -140,7 +140,7 @@ impl RedisCluster {
     ///
     /// # Panics
     ///
-    /// If a node refuses.
+    /// Panics if a node refuses.
     pub fn start_moving(&self, slots: Range<u16>, from: usize, to: usize) {
         let [from_id, to_id] = [from, to].map(|node| self.id(node));
         let (mut source, mut target) = (self.connect(from), self.connect(to));
@@ -156,7 +156,7 @@ impl RedisCluster {
     ///
     /// # Panics
     ///
-    /// If a node refuses.
+    /// Panics if a node refuses.
     pub fn finish_moving(&self, slots: Range<u16>, from: usize, to: usize) {
         let to_id = self.id(to);
         let (mut source, mut target) = (self.connect(from), self.connect(to));
@@ -186,12 +186,12 @@ impl RedisCluster {
         }
     }
 
-    /// Waits until every node says that all slots are served, and that it reaches all other nodes:
-    /// all must run.
+    /// Waits until every node reports that all slots are served and that it reaches all other
+    /// nodes. All nodes must run.
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// Panics if that takes too long.
     pub fn wait_until_ready(&self) {
         for node in 0..self.nodes.len() {
             wait_until(&format!("node {node} is ready"), || self.is_ready(node));
@@ -202,7 +202,7 @@ impl RedisCluster {
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// Panics if that takes too long.
     pub fn wait_until_lost(&self, number: usize) {
         let address = format!("127.0.0.1:{}@", self.nodes[number].port());
         let lost = |node: usize| {
@@ -218,12 +218,12 @@ impl RedisCluster {
         }
     }
 
-    /// Waits until another node than this one serves this slot: its replica, after it was lost.
-    /// Returns the number of the new owner.
+    /// Waits until a node other than this one serves this slot, for example its replica after this
+    /// node was lost. Returns the number of the new owner.
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// Panics if that takes too long.
     pub fn wait_for_new_owner(&self, slot: u16, old: usize) -> usize {
         let mut new = old;
         wait_until(&format!("slot {slot} has a new owner"), || {
@@ -249,7 +249,7 @@ impl RedisCluster {
         self.knows_all(node) && replicated == replicas && self.is_up(node)
     }
 
-    /// Whether the node says that all slots are served.
+    /// Returns `true` if the node reports that all slots are served.
     fn is_up(&self, node: usize) -> bool {
         let info = self.command(node, &["cluster", "info"]).to_string();
         let has = |line: &str| info.lines().any(|found| found == line);

@@ -12,9 +12,9 @@ const NAME: &str = "hats";
 const SERVERS: usize = 3;
 const SENTINELS: usize = 3;
 
-/// The intervals of the sentinels, in milliseconds. By default they are made for networks: it takes
-/// ten seconds until a replica is found. A tilt (a pause after the clock or the process stood
-/// still) is short, since the machine of the tests may be busy.
+/// The intervals of the sentinels, in milliseconds. With the default intervals, it takes ten
+/// seconds until a replica is found. A tilt (a pause after the clock or the process stood still) is
+/// short, since the machine of the tests may be busy.
 const PERIODS: [&str; 10] = [
     "info-period",
     "500",
@@ -39,9 +39,9 @@ pub struct SentinelOptions {
     pub tls: Option<ServerTls>,
 }
 
-/// A master, two replicas and three sentinels, of which two must agree that the master is down.
-/// They think so after it has not answered for a second: on a busy machine that can happen to a
-/// master that is well.
+/// A master, two replicas and three sentinels, of which two must agree that the master is down. A
+/// sentinel considers it down after a second without a response. On a busy machine that can happen
+/// to a master that works.
 pub struct SentinelGroup {
     servers: Vec<Server>,
     sentinels: Vec<Server>,
@@ -53,7 +53,7 @@ impl SentinelGroup {
     ///
     /// # Panics
     ///
-    /// If one cannot be started, or if they do not find each other.
+    /// Panics if one cannot be started, or if they do not find each other.
     pub fn new(options: &SentinelOptions) -> Self {
         let mut group = Self { servers: Vec::new(), sentinels: Vec::new(), options: options.clone() };
         for _ in 0..SERVERS {
@@ -95,7 +95,7 @@ impl SentinelGroup {
         Server::new(Kind::Sentinel, self.options.tls.as_ref(), &lines)
     }
 
-    /// Shortens the intervals of a sentinel, which forgets that when it ends.
+    /// Shortens the intervals of a sentinel. The setting is lost when the sentinel ends.
     fn hurry(&self, sentinel: usize) {
         let words: Vec<_> = ["sentinel", "debug"].into_iter().chain(PERIODS).collect();
         self.ask_sentinel(sentinel, &words).expect("a sentinel takes intervals");
@@ -124,14 +124,14 @@ impl SentinelGroup {
     ///
     /// # Panics
     ///
-    /// If no sentinel runs.
+    /// Panics if no sentinel runs.
     pub fn master(&self) -> usize {
         self.running_sentinels().find_map(|sentinel| self.master_of(sentinel)).expect("a sentinel runs")
     }
 
     /// Returns the server of this number: the master, or a replica. You can stop, kill, freeze and
-    /// start it. A killed master that starts again takes itself for the master, and takes writes,
-    /// until the sentinels make it a replica of the new one some seconds later.
+    /// start it. A killed master that starts again is a master and accepts writes until the
+    /// sentinels make it a replica of the new one, some seconds later.
     pub fn server(&mut self, number: usize) -> &mut Server {
         &mut self.servers[number]
     }
@@ -145,18 +145,18 @@ impl SentinelGroup {
     ///
     /// # Errors
     ///
-    /// If it cannot be reached.
+    /// Returns an error if it cannot be reached.
     pub fn client(&self, number: usize) -> io::Result<RedisClient> {
         let options = &self.options;
         RedisClient::connect(self.servers[number].port(), options.tls.as_ref(), options.password.as_deref())
     }
 
-    /// Has the sentinels make a replica the master, although the master is well. Returns the number
-    /// of the new master.
+    /// Makes the sentinels promote a replica although the master works. Returns the number of the
+    /// new master.
     ///
     /// # Panics
     ///
-    /// If there is no new master in time.
+    /// Panics if there is no new master in time.
     pub fn failover(&self) -> usize {
         let old = self.master();
         // Refused while the last failover is not over.
@@ -167,12 +167,12 @@ impl SentinelGroup {
         self.wait_for_new_master(old)
     }
 
-    /// Waits until all sentinels that run agree on another master than this server, and until that
-    /// server is one. Returns its number.
+    /// Waits until all running sentinels agree on a master other than this server, and that master
+    /// has taken its role. Returns its number.
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// Panics if that takes too long.
     pub fn wait_for_new_master(&self, old: usize) -> usize {
         let mut new = old;
         wait_until("a new master is elected", || {
@@ -184,12 +184,12 @@ impl SentinelGroup {
         new
     }
 
-    /// Waits until every sentinel knows the others, the master and two replicas that follow it: all
+    /// Waits until every sentinel knows the others, the master and two replicas that follow it. All
     /// servers must run.
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// Panics if that takes too long.
     pub fn wait_until_ready(&self) {
         for sentinel in 0..SENTINELS {
             self.hurry(sentinel);

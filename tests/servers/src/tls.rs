@@ -1,4 +1,4 @@
-//! How a server does TLS, and the same in the words of each server's configuration.
+//! The TLS settings of a server, and their form in the configuration of each kind of server.
 
 use std::path::Path;
 use std::sync::Arc;

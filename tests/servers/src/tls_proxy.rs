@@ -1,4 +1,4 @@
-//! A proxy that takes TLS and forwards in plain.
+//! A proxy that accepts TLS and forwards plain text.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -10,9 +10,9 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::listener::{Listener, Sockets};
 use crate::tls::ServerTls;
 
-/// Makes a server without TLS one that begins with a TLS handshake, before anybody says a word.
-/// `nats-server` can do so itself since version 2.10 (`handshake_first`). Dropping the proxy closes
-/// its connections.
+/// Puts TLS in front of a server without TLS. A connection begins with the TLS handshake, before
+/// either side sends any other byte. `nats-server` can do so itself since version 2.10
+/// (`handshake_first`). Dropping the proxy closes its connections.
 pub struct TlsProxy {
     listener: Listener,
 }
@@ -22,10 +22,10 @@ impl TlsProxy {
     ///
     /// # Panics
     ///
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub fn new(tls: &ServerTls, target: u16) -> Self {
         let config = Arc::new(tls.server_config());
-        // A client that fails sees it, and so does its test.
+        // Errors are ignored: the client gets them too, and its test fails.
         let handle = move |client, sockets: &Sockets| drop(forward(&client, &config, target, sockets));
         Self { listener: Listener::new(handle) }
     }
@@ -41,7 +41,7 @@ impl TlsProxy {
     }
 }
 
-/// Both directions of a connection change the one state of TLS.
+/// A connection. Both directions share one TLS state.
 struct Connection<'a> {
     tls: Mutex<ServerConnection>,
     client: &'a TcpStream,
@@ -79,7 +79,7 @@ impl Connection<'_> {
         let (mut client, mut server) = (self.client, self.server);
         let mut buffer = vec![0; 16 * 1024];
         let mut plain = Vec::new();
-        // The handshake may have brought some already.
+        // Plain text may have arrived together with the end of the handshake.
         take_plain(&mut self.lock(), &mut plain)?;
         loop {
             server.write_all(&plain)?;

@@ -1,4 +1,4 @@
-//! Waiting for servers, which tell nobody when they are ready.
+//! Waiting for servers. They do not report when they are ready, so tests poll them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 /// How long several servers may take to agree. Elections among them take seconds on a busy machine.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// How long one server may take to answer.
+/// How long one server may take to respond.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Polls until the condition holds.
 ///
 /// # Panics
 ///
-/// If it does not hold after [`AT_MOST`].
+/// Panics if it does not hold after [`AT_MOST`].
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = now();
     while !condition() {
-        assert!(now() - begun < AT_MOST, "{what}: not after {AT_MOST:?}");
+        assert!(now() - begun < AT_MOST, "timed out after {AT_MOST:?} waiting until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

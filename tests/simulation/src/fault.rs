@@ -46,17 +46,18 @@ faults! {
     Noise = "noise";
     /// A frame of a type that does not belong on the channel arrives as an extra frame.
     UnexpectedType = "unexpected_type";
-    /// A bid, grant or response for an unknown call arrives as an extra frame.
+    /// A bid, grant, response or stream frame for an unknown call arrives as an extra frame.
     UnknownCall = "unknown_call";
     /// After a bid, the same server bids again with another affinity.
     SecondBid = "second_bid";
-    /// After a bid, a forged server bids with an affinity that is infinite or not a number.
+    /// After a bid or an announcement, a forged server bids with an affinity that is infinite or
+    /// not a number.
     NonFiniteAffinity = "non_finite_affinity";
-    /// After a bid, a forged server responds without a grant.
+    /// After a bid or an announcement, a forged server responds without a grant.
     ForgedResponse = "forged_response";
     /// The frame is lost, and the bus reports a gap.
     Gap = "gap";
-    /// After a bid, many forged servers bid for the same call.
+    /// After a bid or an announcement, many forged servers bid for the same call.
     FloodOfBids = "flood_of_bids";
     /// After a response, many forged servers respond to the same call.
     FloodOfResponses = "flood_of_responses";

@@ -71,7 +71,8 @@ pub(crate) fn unexpected_type(frame: &Frame, rng: &mut Rng) -> Frame {
     }
 }
 
-/// Returns the same frame for an unknown call, or `None` if the frame would start a call.
+/// Returns the same frame for an unknown call, or `None` if the frame starts a call or belongs to
+/// none.
 pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
     let mut frame = frame.clone();
     let request_id = match &mut frame {
@@ -98,8 +99,8 @@ pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     }
 }
 
-/// Returns a bid of a forged server with a non-finite affinity, or `None` if the frame is not a
-/// bid.
+/// Returns a bid of a forged server with a non-finite affinity, or `None` if the frame is neither a
+/// bid nor an announcement.
 pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     let affinity = rng.pick(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
@@ -107,7 +108,8 @@ pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     Some(Frame::ClaimRequest(ClaimRequest { server_id, affinity, handling: false, ..bid.clone() }))
 }
 
-/// Returns the response of a forged server to the call, or `None` if the frame is not a bid.
+/// Returns the response of a forged server to the call, or `None` if the frame is neither a bid nor
+/// an announcement.
 pub(crate) fn forged_response(frame: &Frame) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     Some(forge_response(bid.request_id.clone(), FORGED_SERVER.into()))

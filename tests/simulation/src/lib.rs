@@ -39,8 +39,8 @@
 //! - [`mod@exhaustive`] runs engines through every schedule of a
 //!   [`Scenario`](exhaustive::scenario::Scenario).
 //! - [`judge`] has the invariants. Its [`Model`](judge::model::Model) checks the facts of a run of
-//!   engines and knows nothing else about the run. The `Ledger` of `services` records and checks
-//!   what the users of services see.
+//!   engines and knows nothing else about the run. Its [`Ledger`](judge::services::ledger::Ledger)
+//!   records and checks what the users of services see, also on real servers (psrpc-faults).
 //! - [`seeds`] runs one seed or many.
 //! - The files beside these folders are shared. The `Scene` has the virtual time, the event queue
 //!   and the trace. The `Net` carries frames between nodes and injects faults, with the help of the
@@ -77,6 +77,8 @@ pub use seeds::one_seed::{check_seed, simulate_seed};
 pub use sequence_chart::sequence_chart;
 pub use services::check_seeds::check_seeds;
 pub use services::driver_run::simulate_driver;
+pub use services::handlers;
+pub use services::hats;
 pub use services::node::{Job, Node, NodeBus, NodeRuntime};
 pub use services::world::{Stuck, World};
 pub use trace::Line;

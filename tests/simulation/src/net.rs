@@ -78,7 +78,7 @@ struct Subscription<S> {
     state: SubscriptionState,
     /// Whether the subscriber has unsubscribed.
     is_unsubscribed: bool,
-    /// The earliest time at which the bus confirms it.
+    /// The time at which the bus confirms it.
     confirmed: Time,
     /// The arrival time of the last frame that keeps its order.
     latest: Time,
@@ -223,7 +223,7 @@ impl<S: Copy + PartialEq> Net<S> {
         }
     }
 
-    /// Returns `true` if the subscription receives the next frame published to its channel.
+    /// Returns `true` if the subscription may receive the next frame published to its channel.
     pub(crate) fn is_live(&self, id: SubscriptionId) -> bool {
         self.subscriptions[id.0].state == SubscriptionState::Live
     }

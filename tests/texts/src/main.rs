@@ -4,15 +4,15 @@
 //!
 //! The texts are read from the source code, token by token. A text is:
 //!
-//! - the format string of an `#[error]` attribute, of a log macro, of a macro that prints, of
-//!   `panic!` and its like, and the literal in a call of `expect`;
+//! - the format string of an `#[error]` attribute, of a log macro, of a macro that prints or
+//!   panics, and the literal in a call of `expect`;
 //! - a literal in a call of `Err`, `ok_or` and the like, or of a type whose name ends in `Error`;
 //! - the doc comment of anything that clap turns into help;
 //! - any other literal of at least two words. This finds texts that no list of names would, such as
 //!   the table of `Reason`, at the price of some literals that only look like texts.
 //!
-//! Tests, code for fuzzing, doc comments, and attributes that no user sees are left out. Lines are
-//! sorted and have no line numbers, so moving code within a file changes no snapshot.
+//! Tests, code for fuzzing, other doc comments, and attributes that no user sees are left out.
+//! Lines are sorted and have no line numbers, so moving code within a file changes no snapshot.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// The crates with texts, each with the folder of its sources.
-const CRATES: [(&str, &str); 14] = [
+const CRATES: [(&str, &str); 15] = [
     ("psrpc-proto", "psrpc-proto/src"),
     ("psrpc-engine", "psrpc-engine/src"),
     ("psrpc", "psrpc/src"),
@@ -39,6 +39,7 @@ const CRATES: [(&str, &str); 14] = [
     ("psrpc-bus-local", "bus-local/src"),
     ("psrpc-bus-redis", "bus-redis/src"),
     ("psrpc-bus-nats", "bus-nats/src"),
+    ("psrpc-bus-net", "bus-net/src"),
     ("psrpc-bus-url", "bus-url/src"),
     ("psrpc-build", "psrpc-build/src"),
     ("psrpc-conformance", "tests/conformance/src"),

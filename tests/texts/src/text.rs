@@ -1,4 +1,4 @@
-//! A text, with what it is for.
+//! A text and its kind.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Error,
     /// Help of a command-line program.
     Help,
-    /// A message of the compiler to those who use an item: `must_use`, `deprecated`.
+    /// A compiler warning for users of an item: `must_use`, `deprecated`.
     Lint,
     /// A log message.
     Log {

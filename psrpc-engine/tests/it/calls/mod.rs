@@ -2,6 +2,7 @@
 
 mod interruptions;
 mod lent_frames;
+mod nobody;
 
 use std::time::Duration;
 
@@ -188,14 +189,14 @@ fn a_call_without_bids_fails_with_evidence() {
     let mut client = Driven::client();
     client.call(queue_call());
     let published = client.published();
-    client.engine.handle_published(client.now, published[0].0, Ok(Some(0)));
+    client.engine.handle_published(client.now, published[0].0, Ok(Some(2)));
     client.advance_to(ms(999));
     assert!(client.outcome().is_none());
     client.advance_to(ms(1000));
     let failure = client.failure();
     assert_eq!(failure.to_string(), "unavailable: no response from servers");
     assert_eq!(failure.reason, Reason::NoResponse);
-    assert_eq!((failure.evidence.receivers, failure.evidence.bids), (Some(0), 0));
+    assert_eq!((failure.evidence.receivers, failure.evidence.bids), (Some(2), 0));
 }
 
 #[test]

@@ -121,8 +121,9 @@ impl<'a> Replay<'a> {
                 let channels = recorded.iter().filter(|(channel, _)| requests(channel));
                 routes.extend(channels.map(|(channel, _)| route_of(self.peer.bus, channel, "")));
             }
-            // A subject does not name its methods. Those of every server are listed here; the
-            // others are in the frames, possibly on another topic.
+            // A NATS subject does not name its methods. The methods that every server has are
+            // listed here. The recorded frames name the others, which the server may serve on
+            // further topics.
             Bus::Nats => {
                 let everywhere = ["Fit.REQ", "MakeHatV1.REQ"].map(|local| ("SRV.Hats.Q", local));
                 let plain = ["Census.REQ", "Parade.STR", "Pick.REQ"].map(|local| ("SRV.Hats", local));

@@ -111,10 +111,11 @@ impl<'a> Transcript<'a> {
         }
     }
 
-    /// Records a new id, drawn by both sides.
+    /// Records an id that the recorded peer generated, and the id that our engine generated in its
+    /// place.
     fn draw(&mut self, ours: &Text, recorded: &Text) {
         let known = self.ids.insert(recorded.clone(), ours.clone());
-        assert!(known.is_none(), "{}: {recorded:?} was drawn before", self.context);
+        assert!(known.is_none(), "{}: {recorded:?} is not a new id", self.context);
     }
 
     fn map(&self, ours: &mut Text, recorded: &Text) {

@@ -237,7 +237,7 @@ fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_error() {
     server.accept("Fit", "REQ_5", ms(1000));
 }
 
-/// Invariant I14: a drain waits for a full bus, but not forever.
+/// Invariant I14: a drain waits until a full bus has room, but not forever.
 #[test]
 fn a_drained_server_closes_once_the_bus_has_its_stream_closes() {
     for room in [true, false] {

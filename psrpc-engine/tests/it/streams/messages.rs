@@ -120,7 +120,7 @@ fn an_ack_that_the_bus_has_taken_does_not_count_as_unread() {
     assert_eq!(server.take(), [Observed::Message("hey".into())]);
 }
 
-/// Invariant I10: the number of stream closes that wait for a full bus is bounded.
+/// Invariant I10: the number of stream closes that wait for room on the bus is bounded.
 #[test]
 fn a_full_bus_bounds_a_flood_of_short_streams() {
     let mut server = server();

@@ -50,6 +50,25 @@ fn an_opening_without_bids_sends_a_close() {
 }
 
 #[test]
+fn an_opening_that_reaches_nobody_fails_at_once_unless_it_waits() {
+    let mut client = client();
+    client.receivers = Some(0);
+    client.engine.open_stream(client.now, OpenStream::new(parade())).unwrap();
+    client.drain();
+    assert_eq!(client.opened().unwrap().unwrap_err().reason, Reason::NobodySubscribed);
+    assert_eq!((client.engine.streams(), client.engine.poll_timeout()), (0, None));
+    let waiting = OpenStream { waits_for_subscriber: true, ..OpenStream::new(parade()) };
+    client.engine.open_stream(client.now, waiting).unwrap();
+    client.drain();
+    client.receivers = Some(1);
+    client.advance_to(ms(5));
+    client.advance_to(ms(999));
+    assert!(client.opened().is_none());
+    client.advance_to(ms(1005));
+    assert_eq!(client.opened().unwrap().unwrap_err().reason, Reason::NoResponse);
+}
+
+#[test]
 fn an_opening_that_a_server_takes_or_refuses_at_its_deadline_has_timed_out() {
     type Reaction = fn(&mut Driven<Client>, &Stream);
     let reactions: [Reaction; 3] = [
@@ -89,7 +108,7 @@ fn a_server_that_refuses_a_stream_fails_its_opening() {
     client.close(CLIENT, open.stream_id.as_str(), ErrorCode::ResourceExhausted, "too many");
     let failure = client.opened().unwrap().unwrap_err();
     assert_eq!((failure.reason, failure.code), (Reason::Answered, ErrorCode::ResourceExhausted));
-    assert!(client.frames().is_empty(), "it needs not be closes");
+    assert!(client.frames().is_empty(), "it needs no close");
     assert_eq!(client.engine.streams(), 0);
 }
 

@@ -68,17 +68,18 @@ enum MultiCallTarget<Req, Res> {
 
 impl<Req, Res> MultiCall<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self::to(MultiCallTarget::Method(client, route, request))
+        let options = client.call_options();
+        Self::to(MultiCallTarget::Method(client, route, request), options)
     }
 
     /// Returns a call that resolves to `responses`, for fake clients in unit tests. It ignores its
     /// options and interceptors. See [`Responses::new`].
     pub fn fake(responses: Result<Responses<Res>, Error>) -> Self {
-        Self::to(MultiCallTarget::Fake(responses))
+        Self::to(MultiCallTarget::Fake(responses), CallOptions::new())
     }
 
-    fn to(target: MultiCallTarget<Req, Res>) -> Self {
-        Self { target, options: CallOptions::new(), expected: None, interceptors: Vec::new() }
+    fn to(target: MultiCallTarget<Req, Res>, options: CallOptions) -> Self {
+        Self { target, options, expected: None, interceptors: Vec::new() }
     }
 
     call_options!(
@@ -132,16 +133,22 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { target, options, expected, interceptors } = self;
+        let Self { target, mut options, expected, interceptors } = self;
         Box::pin(async move {
             let (client, route, request) = match target {
                 MultiCallTarget::Method(client, route, request) => (client, route?, request),
                 MultiCallTarget::Fake(responses) => return responses,
             };
-            if interceptors.is_empty() && client.interceptors().is_empty_for_multi_calls() {
-                return start(client, route, request.encode_to_vec(), options, expected);
-            }
-            intercepted(client, route, request, options, expected, interceptors).await
+            let scope = client.enter_scope(&mut options);
+            let responses = if interceptors.is_empty() && client.interceptors().is_empty_for_multi_calls() {
+                start(client, route, request.encode_to_vec(), options, expected)?
+            } else {
+                intercepted(client, route, request, options, expected, interceptors).await?
+            };
+            Ok(match scope {
+                Some(scope) => responses.within(scope),
+                None => responses,
+            })
         })
     }
 }

@@ -55,10 +55,10 @@ impl<T> Subscribe<T> {
 impl Client {
     /// Subscribes to the updates of `method` on `topic`.
     ///
-    /// On NATS, a subscription by queue shares a queue group with the servers of the queue-routed
-    /// calls of its service. About half of the updates, and of the requests, then go to a member
-    /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for
-    /// ways to avoid it.
+    /// On NATS, a subscription to queue-routed updates shares a queue group with the servers of the
+    /// queue-routed calls of its service. About half of the updates, and of the requests, then go
+    /// to a member that cannot use them, and are lost. See
+    /// [`Subscription`](crate::Subscription#on-nats) for ways to avoid it.
     ///
     /// Generated clients have a method for each rpc; prefer those.
     pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
@@ -127,7 +127,7 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 /// * Set `NatsOptions::separate_updates(service, method)` of the crate `psrpc-bus-nats` on every
 ///   bus of the fleet. Do this only if no Go client subscribes to the same updates.
 ///
-/// `psrpc-build` warns about a service that has both updates and calls by queue.
+/// `psrpc-build` warns about a service that has both queue-routed updates and queue-routed calls.
 ///
 /// # Missing updates
 ///

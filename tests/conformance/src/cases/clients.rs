@@ -29,6 +29,7 @@ async fn close_pending(env: Env) -> Verdict {
     let client = env.client().await?;
     let caller = client.clone();
     let running = env.spawn(async move { caller.fit(slow("top", 10_000)).timeout(LONG).await });
+    let _unresponsive = env.unresponsive("OwnerFit", &["nobody"]).await?;
     let caller = client.clone();
     let waiting = env.spawn(async move { caller.owner_fit("nobody", ask("top")).timeout(LONG).await });
     env.until("both calls are in flight", || client.client().in_flight() == 2).await?;

@@ -4,20 +4,24 @@ use std::time::Duration;
 
 use prost::Message;
 use psrpc::bus::{Bus, Delivery};
+use psrpc::middleware::Retry;
 use psrpc::proto::{Channel, Frame, Request};
 use psrpc::{ClientOptions, ErrorCode, Reason, Selection, ServerOptions, SubscriptionKind};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, code_and_text, expect_error};
+use crate::env::{Env, code_and_text, expect_error, unexpected};
 use crate::foreign::SHOP;
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "unary/no-servers/queue", "section 6", "a call without a server ends at the affinity timeout, with the reason", no_servers;
+    "unary/no-servers/queue", "section 6", "a call for which no server bids ends at the affinity timeout, with the reason", no_servers;
     "unary/no-servers/default", "section 6", "the affinity timeout is 1 s by default", no_servers_default;
-    "unary/no-servers/short-timeout", "section 6", "a call without a server ends by its deadline", no_servers_short;
-    "unary/no-servers/single", "section 5", "an unclaimed call without a server times out", no_servers_single;
+    "unary/no-servers/short-timeout", "section 6", "a call for which no server bids ends by its deadline", no_servers_short;
+    "unary/no-servers/single", "section 5", "an unclaimed call to which no server responds times out", no_servers_single;
+    "unary/nobody", "features C10", "where the bus knows that nobody is subscribed, a call ends at once, with the reason", nobody;
+    "unary/nobody/waits", "features C10", "a call that waits for a subscriber is answered by a server that comes", nobody_waits;
+    "unary/nobody/retry", "features C10", "a call that is tried again survives a restart of its only server", nobody_retry;
     "unary/deadline/slow-handler", "I1", "a call whose handler is too slow ends at its deadline", slow_handler;
     "unary/deadline/no-late-response", "section 5", "a response past the expiry is not published", no_late_response;
     "unary/deadline/handler-dropped", "features V5", "a handler that is too slow is dropped at the deadline", handler_dropped;
@@ -38,6 +42,7 @@ const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(20);
 
 async fn no_servers(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Fit", &[]).await?;
     let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
     let (error, elapsed) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
     let error = expect_error(error)?;
@@ -45,12 +50,63 @@ async fn no_servers(env: Env) -> Verdict {
     check_eq!(error.reason(), Some(Reason::NoResponse), "the reason");
     check!(elapsed >= SHORT && elapsed < LONG / 2, "took {elapsed:?}");
     if error.evidence().receivers.is_some() {
-        check_eq!(error.explanation().as_deref(), Some("nobody was subscribed"), "the explanation");
+        let explanation = "the request reached 1 subscriber; no server bid";
+        check_eq!(error.explanation().as_deref(), Some(explanation), "the explanation");
     }
     Ok(())
 }
 
+async fn nobody(env: Env) -> Verdict {
+    let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
+    let counts = env.counts_subscribers().await?;
+    for call in [client.fit(ask("top")), client.pick(ask("top")), client.owner_fit("nobody", ask("top"))] {
+        let (error, elapsed) = env.time(call.timeout(SHORT * 2).into_future()).await;
+        let error = expect_error(error)?;
+        if !counts {
+            check!(elapsed >= SHORT, "took {elapsed:?}");
+            continue;
+        }
+        check_eq!(code_and_text(&error), "unavailable: no response from servers", "the error");
+        check_eq!(error.reason(), Some(Reason::NobodySubscribed), "the reason");
+        check_eq!(error.explanation().as_deref(), Some("nobody was subscribed"), "the explanation");
+        check!(!error.may_have_run(), "may_have_run is set");
+    }
+    Ok(())
+}
+
+async fn nobody_waits(env: Env) -> Verdict {
+    if !env.counts_subscribers().await? {
+        return Ok(());
+    }
+    let client = env.client_with(ClientOptions::new().selection_timeout(LONG)).await?;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.fit(ask("top")).timeout(LONG).wait_for_subscriber().await });
+    env.until("the call is in flight", || client.client().in_flight() == 1).await?;
+    let hatter = env.hatter("s1", 1.0);
+    let _server = env.server(&hatter).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "s1", "the responding server");
+    check_eq!(hatter.started().len(), 1, "the handlers started");
+    Ok(())
+}
+
+async fn nobody_retry(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    let client = env.client_with(ClientOptions::new().interceptor(Retry::new())).await?;
+    client.fit(ask("before")).await.map_err(unexpected)?;
+    server.shutdown().await;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.fit(ask("during")).await });
+    env.until("the call is in flight", || client.client().in_flight() == 1).await?;
+    // A restart takes a second, and three attempts last three selection timeouts of 1 s.
+    env.sleep(Duration::from_secs(1)).await;
+    let _server = env.server(&hatter).await?;
+    check_eq!(call.await.map_err(unexpected)?.text, "during", "the response");
+    Ok(())
+}
+
 async fn no_servers_default(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Pick", &[]).await?;
     let client = env.client().await?;
     let (error, elapsed) = env.time(client.pick(ask("top")).timeout(LONG).into_future()).await;
     expect_error(error)?;
@@ -59,6 +115,7 @@ async fn no_servers_default(env: Env) -> Verdict {
 }
 
 async fn no_servers_short(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Fit", &[]).await?;
     let client = env.client_with(ClientOptions::new().selection_timeout(LONG)).await?;
     let (error, elapsed) = env.time(client.fit(ask("top")).timeout(SHORT).into_future()).await;
     check_eq!(code_and_text(&expect_error(error)?), "unavailable: no response from servers", "the error");
@@ -67,6 +124,7 @@ async fn no_servers_short(env: Env) -> Verdict {
 }
 
 async fn no_servers_single(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("OwnerFit", &["nobody"]).await?;
     let client = env.client().await?;
     let error = expect_error(client.owner_fit("nobody", ask("top")).timeout(SHORT).await)?;
     check_eq!(code_and_text(&error), "deadline_exceeded: request timed out", "the error");
@@ -120,6 +178,7 @@ async fn default_timeout(env: Env) -> Verdict {
 }
 
 async fn client_timeout(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("OwnerFit", &["nobody"]).await?;
     let client = env.client_with(ClientOptions::new().timeout(SHORT)).await?;
     let (error, elapsed) = env.time(client.owner_fit("nobody", ask("top")).into_future()).await;
     check_eq!(expect_error(error)?.code(), &ErrorCode::DeadlineExceeded, "the code");
@@ -245,6 +304,7 @@ async fn cancel_selection(env: Env) -> Verdict {
 }
 
 async fn cancel_many(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("OwnerFit", &["nobody"]).await?;
     let client = env.client().await?;
     let mut calls: Vec<_> = (0..1000)
         .map(|_| Box::pin(client.owner_fit("nobody", ask("top")).timeout(LONG).into_future()))

@@ -1,5 +1,7 @@
 //! Handlers that panic, are slow, or make calls.
 
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use psrpc::{
@@ -19,6 +21,8 @@ pub(super) const CASES: &[Case] = case_list! {
     "handler/affinity-panic", "features V7", "an affinity function that panics makes no bid, and the server keeps working", affinity_panic;
     "handler/slow/others-go-on", "I12", "a slow handler delays no other call", slow_others;
     "handler/calls-others", "features V5", "a handler calls another service, within its own deadline", calls_others;
+    "handler/within/ends", "features C9", "a call within a handler ends with it, also in another task", within_ends;
+    "handler/within/metadata", "features C9", "a call within a handler passes on the trace context and named metadata", within_metadata;
     "handler/calls-itself", "features V5", "a handler calls its own service", calls_itself;
 };
 
@@ -76,12 +80,18 @@ static RELAY: Service = Service {
 };
 
 async fn relay(env: &Env) -> Result<(Server, Client), String> {
-    let shop = env.client().await?;
+    let shop = env.client_with(ClientOptions::new().propagate_metadata("tenant")).await?;
     let handlers =
         Handlers::new(&RELAY, shop).unary(&RELAY.methods[0], |shop, request: Request<Ask>| async move {
-            let deadline = request.deadline();
-            shop.fit(request.into_message()).timeout(Duration::from_secs(60)).deadline(deadline).await
+            shop.fit(request.clone()).timeout(Duration::from_secs(60)).within(&request).await
         });
+    serve_relay(env, handlers).await
+}
+
+async fn serve_relay<S: Send + Sync + 'static>(
+    env: &Env,
+    handlers: Handlers<S>,
+) -> Result<(Server, Client), String> {
     let server =
         Server::new(env.bus().await?, env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;
     server.register(&[&RELAY.methods[0]], &[]).await.map_err(unexpected)?;
@@ -105,6 +115,45 @@ async fn calls_others(env: Env) -> Verdict {
     Ok(())
 }
 
+async fn within_ends(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let _shop = env.server(&hatter).await?;
+    let (shop, inner) = (env.client().await?, Arc::new(Mutex::new(None)));
+    let (spawner, nested) = (env.clone(), Arc::clone(&inner));
+    let handlers =
+        Handlers::new(&RELAY, shop).unary(&RELAY.methods[0], move |shop, request: Request<Ask>| {
+            let call = shop.within(&request).fit(slow("inner", 5000)).timeout(Duration::from_secs(20));
+            *nested.lock().unwrap() = Some(spawner.spawn(call.into_future()));
+            let slept =
+                request.runtime().sleep_until(request.runtime().now().time + Duration::from_millis(100));
+            async move {
+                slept.await;
+                Ok(Reply { text: request.text.clone(), server: String::new() })
+            }
+        });
+    let (_server, client) = serve_relay(&env, handlers).await?;
+    client.call::<_, Reply>(&RELAY.methods[0], &[], ask("top")).await.map_err(unexpected)?;
+    let nested = inner.lock().unwrap().take().ok_or("the handler made no call")?;
+    let (result, elapsed) = env.time(nested).await;
+    check_eq!(expect_error(result)?.code(), &ErrorCode::Canceled, "the code");
+    check!(elapsed < Duration::from_secs(4), "the inner call ended {elapsed:?} after the handler");
+    Ok(())
+}
+
+async fn within_metadata(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let _shop = env.server(&hatter).await?;
+    let (_server, client) = relay(&env).await?;
+    let call = client.call::<_, Reply>(&RELAY.methods[0], &[], ask("top"));
+    let call = call.metadata("traceparent", "00-1-2-01").metadata("tenant", "acme").metadata("secret", "x");
+    call.await.map_err(unexpected)?;
+    let mut metadata = hatter.started()[0].metadata.clone();
+    metadata.sort_unstable();
+    let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    check_eq!(metadata, [entry("tenant", "acme"), entry("traceparent", "00-1-2-01")], "the metadata");
+    Ok(())
+}
+
 async fn calls_itself(env: Env) -> Verdict {
     static COUNTDOWN: Service = Service {
         name: "Countdown",
@@ -121,7 +170,7 @@ async fn calls_itself(env: Env) -> Verdict {
         let Some(shorter) = request.text.strip_prefix('x') else {
             return Ok::<_, Error>(Reply { text: "done".into(), server: String::new() });
         };
-        client.call::<_, Reply>(&COUNTDOWN.methods[0], &[], ask(shorter)).deadline(request.deadline()).await
+        client.call::<_, Reply>(&COUNTDOWN.methods[0], &[], ask(shorter)).within(&request).await
     });
     let server =
         Server::new(env.bus().await?, env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;

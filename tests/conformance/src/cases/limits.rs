@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = case_list! {
 const LONG: Duration = Duration::from_secs(20);
 
 async fn calls(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("OwnerFit", &["nobody"]).await?;
     let limits = ClientLimits { calls: 3, ..ClientLimits::DEFAULT };
     let client = env.client_with(ClientOptions::new().limits(limits)).await?;
     let mut in_flight = Vec::new();

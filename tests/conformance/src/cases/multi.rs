@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = case_list! {
     "multi/expected-count", "section 7", "the responses end once the expected count is reached", expected_count;
     "multi/fewer-than-expected", "section 7", "with fewer responses than expected, the responses end at the timeout", fewer;
     "multi/nobody", "section 7", "without any response, the call ends at the timeout with an error", nobody;
+    "multi/nobody/known", "features C10", "where the bus knows that nobody is subscribed, the call ends at once, with the reason", nobody_known;
     "multi/dropped", "section 7", "dropping the responses ends the call, and later responses are dropped", dropped;
     "multi/errors", "section 10", "an error counts as the response of its server and does not affect the others", errors;
     "multi/panic", "features V7", "a server whose handler panics responds with an error, and the others respond", panic;
@@ -120,6 +121,7 @@ async fn fewer(env: Env) -> Verdict {
 }
 
 async fn nobody(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Census", &[]).await?;
     let client = env.client().await?;
     let start = env.now();
     let mut responses = client.census(ask("who")).timeout(SHORT).await.map_err(unexpected)?;
@@ -131,6 +133,18 @@ async fn nobody(env: Env) -> Verdict {
     check_eq!(error.server_id(), None, "the server");
     check!(responses.next().await.is_none(), "there are items after the error");
     check!(env.now().since(start) >= SHORT, "ended after {:?}", env.now().since(start));
+    Ok(())
+}
+
+async fn nobody_known(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let mut responses = client.census(ask("who")).timeout(SHORT).await.map_err(unexpected)?;
+    let error = expect_error(responses.next().await.ok_or("it ended without an error")?)?;
+    if env.counts_subscribers().await? {
+        check_eq!(error.text(), "no response from servers", "the error");
+        check_eq!(error.reason(), Some(Reason::NobodySubscribed), "the reason");
+    }
+    check!(responses.next().await.is_none(), "there are items after the error");
     Ok(())
 }
 

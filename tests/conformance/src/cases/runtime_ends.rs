@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use psrpc::middleware::Retry;
-use psrpc::{ClientOptions, Error, ErrorCode, Reason, ServerOptions};
+use psrpc::proto::Channel;
+use psrpc::{ClientOptions, Error, ErrorCode, Reason, ServerOptions, SubscriptionKind};
 use psrpc_testing::StoppableRuntime;
 
 use super::case_list;
 use super::streams::{exchange, parade};
 use crate::case::{Case, Verdict, check, check_eq};
 use crate::env::{Env, expect_error, unexpected};
+use crate::foreign::SHOP;
 use crate::proto::{GossipClient, ShopClient, ShopServer};
 use crate::shop::{ask, slow};
 
@@ -51,6 +53,7 @@ fn check_ended(error: &Error, text: &str, operation: &str) -> Verdict {
 }
 
 async fn calls(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("OwnerFit", &["nobody"]).await?;
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let runtime = stoppable(&env);
     let client = client_on(&env, &runtime, ClientOptions::new()).await?;
@@ -72,6 +75,7 @@ async fn calls(env: Env) -> Verdict {
 }
 
 async fn multi_call(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Census", &[]).await?;
     let runtime = stoppable(&env);
     let client = client_on(&env, &runtime, ClientOptions::new()).await?;
     let mut responses = client.census(ask("top")).timeout(2 * LONG).await.map_err(unexpected)?;
@@ -93,6 +97,8 @@ async fn streams(env: Env) -> Verdict {
     exchange(&env, &stream, "top").await?;
     let (sending, receiving) = stream.split();
     let next = env.spawn(async move { (receiving.next().await, receiving) });
+    let nobody = Channel::stream_to_server(SHOP, "OwnerParade", &["nobody"]);
+    let _unresponsive = env.foreign().await?.listen(&nobody, SubscriptionKind::Plain).await?;
     let opener = client.clone();
     let opening = env.spawn(async move { opener.owner_parade("nobody").timeout(2 * LONG).await });
     env.until("the second stream is being opened", || client.client().streams() == 2).await?;

@@ -204,6 +204,7 @@ async fn function_error(env: Env) -> Verdict {
 }
 
 async fn function_without_bids(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Pick", &[]).await?;
     let client = env.client().await?;
     let selection = Selection::new()
         .affinity_timeout(SHORT)
@@ -227,6 +228,7 @@ async fn function_panics(env: Env) -> Verdict {
 }
 
 async fn none(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Pick", &[]).await?;
     let client = env.client().await?;
     let call = client.pick(ask("top")).timeout(SHORT * 3).selection(Selection::none());
     let (error, elapsed) = env.time(call.into_future()).await;
@@ -296,6 +298,7 @@ async fn not_finite(env: Env) -> Verdict {
 }
 
 async fn client_default(env: Env) -> Verdict {
+    let _unresponsive = env.unresponsive("Fit", &[]).await?;
     let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
     let (error, elapsed) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
     check_eq!(expect_error(error)?.text(), "no response from servers", "the error");

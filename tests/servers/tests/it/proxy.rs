@@ -71,6 +71,43 @@ fn a_held_connection_hears_nothing_until_the_proxy_forwards() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a real proxy lives in real time")]
+fn held_replies_arrive_later_though_the_server_has_received_the_commands() {
+    let server = Server::redis(&[]);
+    let proxy = Proxy::new(server.port());
+    let mut client = RedisClient::connect(proxy.port(), None, None).unwrap();
+    assert_eq!(ping(&mut client).unwrap(), "PONG");
+    proxy.hold_replies();
+    let asked = thread::spawn(move || client.command(&["SET", "hat", "fez"]));
+    let mut other = RedisClient::connect(server.port(), None, None).unwrap();
+    let begun = Instant::now();
+    while other.command(&["GET", "hat"]).unwrap().to_string() != "fez" {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the command must arrive");
+    }
+    assert!(!asked.is_finished(), "the reply is held");
+    proxy.forward();
+    assert_eq!(asked.join().unwrap().unwrap().to_string(), "OK");
+}
+
+#[test]
+fn a_truncated_connection_ends_after_some_bytes_of_the_server() {
+    let server = Server::redis(&[]);
+    let proxy = Proxy::new(server.port());
+    proxy.truncate(3);
+    for _ in 0..2 {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all(b"PING\r\n").unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"+PO");
+    }
+    proxy.forward();
+    let mut client = RedisClient::connect(proxy.port(), None, None).unwrap();
+    assert_eq!(ping(&mut client).unwrap(), "PONG");
+}
+
+#[test]
 fn a_held_connection_can_be_cut() {
     let server = Server::redis(&[]);
     let proxy = Proxy::new(server.port());

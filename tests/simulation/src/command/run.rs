@@ -29,7 +29,7 @@ pub(crate) struct Run {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// The number of threads; by default the number of cores. The output does not depend on it.
+    /// The number of threads; by default the number of cores. The results do not depend on it.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
     /// Fail if any kind of fault happens fewer times than this. The default is 1 for a thousand

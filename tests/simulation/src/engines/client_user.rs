@@ -26,8 +26,8 @@ use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::node_id::NodeId;
 use crate::rng::Rng;
 
-/// The grace period of a call whose caller selects the server at the deadline: the granularity of
-/// timers, by a clock that may be slow.
+/// The grace period of a call whose caller selects the server at the deadline: one timer tick, on a
+/// clock that may be slow.
 const CHOICE_GRACE: Duration = Duration::from_micros(1_100);
 
 /// The user of one client.

@@ -101,7 +101,7 @@ pub(crate) trait EngineUser<E: Engine> {
     /// Returns `true` if the trace shows an event as a [`LineKind::Detail`].
     fn is_detail(event: &E::Event) -> bool;
 
-    /// Called before the engine handles a frame, with the published frame.
+    /// Called before the engine handles a frame. `frame` is the frame before it was encoded.
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked;
 
     /// Called after the engine has handled a frame, before its outputs are taken.

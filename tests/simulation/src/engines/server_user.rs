@@ -44,7 +44,7 @@ pub(crate) struct ServerUser {
     /// The request that the engine is about to handle, and its expiry by the client's clock.
     incoming: Option<(Text, WallTime)>,
     phase: Phase,
-    /// The latest deadline of all accepted requests.
+    /// The latest deadline of all accepted requests and published updates.
     latest_deadline: Time,
     rng: Rng,
 }
@@ -58,7 +58,7 @@ struct Registration {
 enum Phase {
     Serving,
     /// The server has been draining since `since`. It must close by `until` or by the latest
-    /// deadline of its requests, whichever is later. All times are by its own clock.
+    /// deadline of its requests and updates, whichever is later. All times are by its own clock.
     Draining {
         since: Time,
         until: Time,

@@ -5,10 +5,10 @@
 //! the caller cancels; or the earliest timer fires although inputs are pending, which then arrive
 //! late. If several timers are due at the same moment, any may fire first.
 //!
-//! Faults are part of the schedule. A frame is lost when it is published. A frame arrives and will
-//! arrive once more, on a queue perhaps at the other server. A server crashes, and everything
-//! pending for it is lost. Otherwise the bus and the users act at once: a frame is published
-//! without delay, and a server bids as soon as it receives a request.
+//! Faults are part of the schedule: a frame is lost when it is published; a frame arrives twice, on
+//! a queue perhaps at both servers; or a server crashes, and everything pending for it is lost.
+//! Otherwise the bus and the users act at once: a frame is published without delay, and a server
+//! bids as soon as it receives a request.
 //!
 //! The search covers every schedule, but visits equal parts only once; to visit every schedule
 //! separately would take years:

@@ -43,7 +43,7 @@ pub(super) struct Step {
     pub(super) subscriptions: Vec<NodeSubscription>,
     /// The next timeout of the engine.
     pub(super) timer: Option<Time>,
-    /// The total of the engine's drop counters, which include a few other counters.
+    /// The sum of all counters of the engine. Most of them count dropped frames.
     pub(super) drops: u64,
     /// The number of entries in the engine's tables.
     pub(super) table_entries: usize,

@@ -126,7 +126,7 @@ impl CallHistory {
             return Invariant::I4.violated(format!("granted to {server} after it was canceled"));
         }
         if let Some(other) = self.selected.first() {
-            // An announcement may arrive while the grant waits for a full bus.
+            // An announcement may arrive while the grant waits for room on the bus.
             let may_cross = self.reached_many() || frame_forger::is_forged_server(server);
             if self.granted.is_some() || !may_cross {
                 return Invariant::I2.violated(format!("granted to {server} although {other} was selected"));
@@ -204,6 +204,9 @@ impl CallHistory {
         {
             let (reported, received) = (failure.evidence.bids, selection.bids());
             return Invariant::I5.violated(format!("reports {reported} bids of {received} received"));
+        }
+        if failure.reason == Reason::NobodySubscribed && !self.reached.is_empty() {
+            return Invariant::I5.violated(format!("ended as if nobody had received it: {failure}"));
         }
         self.check_choice(failure)?;
         if failure.reason != Reason::Answered {

@@ -19,13 +19,14 @@ use super::violation::{Checked, Invariant};
 use crate::frame_forger;
 use crate::node_id::NodeId;
 
-/// The time within which the other side of a fresh stream must see its end.
+/// The time within which the other side of a stream must see its end, if the stream was opened
+/// after the faults stopped.
 const HANDSHAKE: Duration = Duration::from_millis(250);
 
 /// Records all operations of a run, and reports the first fact that violates an invariant.
 ///
-/// It knows the engines by their outputs alone, and shares no code with them except the wire
-/// format.
+/// It knows only the inputs and outputs of the engines, and shares no code with them except the
+/// wire format.
 #[derive(Default)]
 pub struct Model {
     now: Time,
@@ -35,7 +36,7 @@ pub struct Model {
     requests: BTreeMap<Text, usize>,
     /// The sends of each node by their ids on the wire.
     sends: BTreeMap<(NodeId, Text), usize>,
-    /// The times by which both sides of a fresh stream must have seen its end.
+    /// The times by which both sides of a watched stream must have seen its end.
     closing: BTreeSet<(Time, usize)>,
     /// The calls canceled in this step, and whether another input may have ended them first.
     canceled: Vec<(usize, bool)>,

@@ -71,7 +71,7 @@ impl fmt::Display for Violation {
 
 impl Invariant {
     /// Returns the violation of this invariant, with a description.
-    pub(crate) fn violated(self, what: impl Into<String>) -> Checked {
+    pub fn violated(self, what: impl Into<String>) -> Checked {
         Err(Violation { invariant: self, what: what.into() })
     }
 }

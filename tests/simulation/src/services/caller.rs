@@ -12,12 +12,12 @@ use psrpc_testing::StoppableRuntime;
 
 use super::handlers::{HABIT, STREAM};
 use super::hats::{Ask, HatsClient, Manner, Reply};
-use super::ledger::Ledger;
 use super::node::{Node, NodeRuntime};
-use super::stream_messages::Direction;
-use super::user_call::{CallKind, CallSpec, Expected};
 use crate::clock::Clock;
 use crate::fault::Fault;
+use crate::judge::services::ledger::Ledger;
+use crate::judge::services::stream_messages::Direction;
+use crate::judge::services::user_call::{CallKind, CallSpec, Expected};
 use crate::judge::violation::Invariant;
 use crate::rng::Rng;
 

@@ -1,14 +1,16 @@
 //! A run of the driver: real clients and servers, under every fault of the bus and the nodes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Ledger;
+use super::ledger_context::SimulatedRun;
 use super::node::{Job, Node};
 use super::nodes::{ClientNode, ServerNode};
 use super::service_plan::{ClientPlan, ServerPlan, ServiceAct, ServicePlan, Stop};
 use super::world::World;
 use crate::clock::Clock;
 use crate::fault::Fault;
+use crate::judge::services::ledger::Ledger;
 use crate::judge::violation::{Checked, Invariant};
 use crate::report::Report;
 use crate::rng::Rng;
@@ -68,6 +70,7 @@ fn check_empty(world: &World) -> Checked {
 struct DriverRun<'a> {
     world: &'a World,
     ledger: Ledger,
+    context: Arc<SimulatedRun>,
     plan: ServicePlan,
     clients: Vec<ClientNode>,
     servers: Vec<ServerNode>,
@@ -81,7 +84,8 @@ impl<'a> DriverRun<'a> {
         // Separate from the generator of the world, so that the plan does not depend on its draws.
         let mut rng = Rng::new(!seed);
         let plan = ServicePlan::draw(&mut rng);
-        let ledger = Ledger::new(world.shared().clone());
+        let context = Arc::new(SimulatedRun::new(world.shared().clone()));
+        let ledger = Ledger::new(context.clone());
         let tap = ledger.clone();
         world.tap(move |frame| tap.frame_published(frame));
         if plan.faulty {
@@ -101,7 +105,7 @@ impl<'a> DriverRun<'a> {
         };
         let clients = plan.clients.iter().enumerate().map(client).collect();
         let servers = plan.servers.iter().enumerate().map(server).collect();
-        Self { world, ledger, plan, clients, servers, acts: Vec::new(), rng }
+        Self { world, ledger, context, plan, clients, servers, acts: Vec::new(), rng }
     }
 
     async fn play(mut self) {
@@ -159,11 +163,11 @@ impl<'a> DriverRun<'a> {
                 drop(self.servers[server].start(after, id));
             }
             ServiceAct::Pause(node, duration) => {
-                self.ledger.node_paused(self.node(node).number(), self.ledger.now() + duration);
+                self.context.node_paused(self.node(node).number(), self.ledger.now() + duration);
                 self.node(node).pause(duration);
             }
             ServiceAct::Slow(node, step) => {
-                self.ledger.node_slowed(self.node(node).number(), step);
+                self.context.node_slowed(self.node(node).number(), step);
                 self.node(node).slow(step);
             }
             ServiceAct::Jump(node, ahead, duration) => match ahead {
@@ -201,7 +205,7 @@ impl<'a> DriverRun<'a> {
         self.world.stop_faults();
         self.world.mend();
         for node in self.nodes() {
-            self.ledger.node_slowed(node.number(), Duration::ZERO);
+            self.context.node_slowed(node.number(), Duration::ZERO);
             node.slow(Duration::ZERO);
             node.undo_jumps();
         }

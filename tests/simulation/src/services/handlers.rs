@@ -1,30 +1,34 @@
 //! The handlers of a server. They do what the request asks for and record it in the ledger.
 
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use psrpc::{Error, ErrorCode, Request, Runtime, ServerStream, Time};
 
 use super::hats::{Ask, Hats, Manner, Reply};
-use super::ledger::Ledger;
-use super::node::NodeRuntime;
-use super::stream_messages::Direction;
-use super::user_call::HandlerEnd;
 use crate::fault::Fault;
+use crate::judge::services::ledger::Ledger;
+use crate::judge::services::stream_messages::Direction;
+use crate::judge::services::user_call::HandlerEnd;
 use crate::rng::Rng;
 
 /// The metadata key for the number of a stream.
-pub(super) const STREAM: &str = "stream";
+pub const STREAM: &str = "stream";
 
 /// The metadata key for the seed of the behaviour of the stream's handler.
-pub(super) const HABIT: &str = "habit";
+pub const HABIT: &str = "habit";
 
 /// The handlers of one incarnation of a server.
-pub(super) struct Handlers {
-    pub(super) server: usize,
-    pub(super) affinity: f32,
-    pub(super) runtime: NodeRuntime,
-    pub(super) ledger: Ledger,
+pub struct Handlers {
+    /// The number of the server in the ledger.
+    pub server: usize,
+    /// The affinity of its bids.
+    pub affinity: f32,
+    /// The runtime that it waits on.
+    pub runtime: Arc<dyn Runtime>,
+    /// The ledger that records what it does.
+    pub ledger: Ledger,
 }
 
 /// A running handler. Dropping it before it has finished is recorded.

@@ -110,7 +110,7 @@ impl Node {
         change(&mut self.shared.lock(), self.node);
     }
 
-    // --- the simulator's own ---------------------------------------------------------------------
+    // --- for the simulator itself ----------------------------------------------------------------
 
     pub(super) fn peer(&self) -> Peer {
         Peer(self.node)
@@ -239,8 +239,8 @@ impl fmt::Debug for NodeRuntime {
 
 /// The bus of a world, as one [`Node`] is connected to it.
 ///
-/// Nodes stand for separate processes. The bus delivers nothing within the process, and does not
-/// detect two servers registered for one single-server topic.
+/// Nodes stand for separate processes, so this is not an in-process bus: clients send no
+/// cancellations, and two servers registered for one single-server topic are not detected.
 #[derive(Clone)]
 pub struct NodeBus {
     shared: Arc<Shared>,

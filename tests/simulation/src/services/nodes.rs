@@ -12,10 +12,10 @@ use psrpc_testing::StoppableRuntime;
 use super::caller::{Caller, OWNER};
 use super::handlers::Handlers;
 use super::hats::{HATS_SERVICE, HatsClient, HatsServer, Reply};
-use super::ledger::Ledger;
 use super::node::{Job, Node};
 use super::service_plan::{ClientPlan, ServerPlan, Stop};
 use crate::fault::Fault;
+use crate::judge::services::ledger::Ledger;
 use crate::judge::violation::{Checked, Invariant};
 use crate::rng::{GRAIN, Rng};
 
@@ -187,8 +187,12 @@ impl ServerNode {
             let (number, server, runtime) = loop {
                 let runtime = StoppableRuntime::new(node.runtime());
                 let (number, id) = ledger.new_server(node.number(), id.take());
-                let handlers =
-                    Handlers { server: number, affinity, runtime: node.runtime(), ledger: ledger.clone() };
+                let handlers = Handlers {
+                    server: number,
+                    affinity,
+                    runtime: Arc::new(node.runtime()),
+                    ledger: ledger.clone(),
+                };
                 let options = options.clone().id(id);
                 match HatsServer::with_runtime(node.bus(), runtime.clone(), handlers, options).await {
                     Ok(server) => break (number, Arc::new(server), runtime),
@@ -206,7 +210,8 @@ impl ServerNode {
         })
     }
 
-    /// Stops the server, if there is one. Returns a job that waits for a graceful end.
+    /// Stops the server, if there is one. Returns a job that waits for its shutdown, unless the
+    /// server is killed, dropped or crashed.
     pub(super) fn stop(&self, stop: Stop) -> Option<Job<()>> {
         if stop == Stop::Crash {
             self.ledger.node_crashes(self.node.number());

@@ -4,10 +4,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use psrpc::proto::Frame;
+use psrpc::bus::{Bus, Inbox, WakeList};
+use psrpc::proto::{Channel, Frame};
 use psrpc::{
     Client, ClientOptions, Error, Handlers, Method, MethodProperties, Reason, Request, Routing, Runtime,
-    Server, ServerOptions, Service,
+    Server, ServerOptions, Service, SubscriptionKind,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_simulation::{Fault, Node, Stuck, World, check_seeds};
@@ -199,7 +200,10 @@ fn a_call_times_out_though_the_sleep_of_one_before_is_over() {
     let world = World::new(7);
     let (node, bus) = (world.node("ash"), LocalBus::new());
     world.run(async {
-        // No later event of this bus wakes the client.
+        // A subscriber that never responds. No later event of this bus wakes the client.
+        let (sink, _inbox) = Inbox::new(8);
+        let requests = Channel::request::<&str>(HATS.name, "Own", &[], true);
+        let _ignored = bus.subscribe(&requests, SubscriptionKind::Queue, sink, &mut WakeList::new());
         let client = Client::new(bus, node.runtime(), &HATS, ClientOptions::new()).await.unwrap();
         let unanswered = || client.call::<_, String>(&HATS.methods[1], &[], "fez".to_owned()).timeout(SECOND);
         let patience = node.runtime().sleep_until(node.runtime().now().time + SECOND / 10);

@@ -393,6 +393,12 @@ fn a_selection_that_ends_without_asking_its_caller_violates_i5() {
 }
 
 #[test]
+fn a_call_that_ends_as_if_nobody_had_received_its_request_violates_i5_if_a_server_has() {
+    History::of(QUEUE).failure(Reason::NobodySubscribed).passes();
+    History::of(QUEUE).reaches("SRV_1").failure(Reason::NobodySubscribed).violates(Invariant::I5);
+}
+
+#[test]
 fn a_claimed_request_that_runs_on_two_servers_violates_i2() {
     running().run("SRV_2").violates(Invariant::I2);
     running().bid("SRV_2").grant("SRV_2").violates(Invariant::I2);
@@ -413,7 +419,7 @@ fn only_a_queue_request_that_two_servers_received_may_run_on_both() {
 fn a_grant_after_an_announcement_violates_i2_unless_they_could_cross() {
     let announced = || History::of(QUEUE).reaches("SRV_1").announcement("SRV_1").bid("SRV_2");
     announced().grant("SRV_2").violates(Invariant::I2);
-    // The announcement arrived while the grant waited for the full bus.
+    // The announcement arrived while the grant waited for room on the bus.
     let crossed = || announced().reaches("SRV_2").grant("SRV_2").run("SRV_1").run("SRV_2");
     crossed().answer("SRV_2", Ok("done")).reply("SRV_2", "done").passes();
     crossed().bid("SRV_1").grant("SRV_1").violates(Invariant::I2);

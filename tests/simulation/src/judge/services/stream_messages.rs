@@ -6,8 +6,10 @@ use crate::judge::violation::{Checked, Invariant};
 
 /// The direction of a message of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub enum Direction {
+    /// From the client to the server.
     ToServer,
+    /// From the server to the client.
     ToClient,
 }
 

@@ -4,37 +4,49 @@ use std::collections::BTreeSet;
 
 use psrpc::{Error, Reason, Time};
 
-use super::hats::Reply;
 use crate::judge::violation::{Checked, Invariant};
+use crate::services::hats::Reply;
 
 /// The parameters of a call.
 #[derive(Clone, Copy)]
-pub(super) struct CallSpec {
-    pub(super) kind: CallKind,
+pub struct CallSpec {
+    /// The method, and how it is called.
+    pub kind: CallKind,
     /// The incarnation of the client.
-    pub(super) client: usize,
+    pub client: usize,
     /// The node of the client.
-    pub(super) node: usize,
-    /// When it was made, and its deadline, in virtual time.
-    pub(super) start: Time,
-    pub(super) due: Time,
+    pub node: usize,
+    /// When it was made, in the time of the run.
+    pub start: Time,
+    /// Its deadline, in the time of the run.
+    pub due: Time,
     /// Whether it may be retried some time after a failure.
-    pub(super) retried: bool,
+    pub retried: bool,
     /// Whether it is retried only if no handler ran.
-    pub(super) only_if_not_run: bool,
-    pub(super) expected: Expected,
+    pub only_if_not_run: bool,
+    /// The outcome that it must have.
+    pub expected: Expected,
 }
 
+/// The method of a call, and how it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallKind {
+pub enum CallKind {
+    /// Routed by queue, and claimed.
     Fit,
+    /// Routed by queue; a server announces it and runs it without a grant.
+    AnnouncedFit,
+    /// Claimed by affinity.
     Pick,
+    /// Served by a single server, without a claim.
     OwnFit,
+    /// A multi call.
     Census,
 }
 
+/// The outcome that a call must have.
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub enum Expected {
     /// Any outcome.
     Anything,
     /// A response, since there are no faults.
@@ -46,7 +58,12 @@ pub(super) enum Expected {
 /// The history of one call.
 pub(super) struct UserCall {
     pub(super) spec: CallSpec,
+    /// Whether its future was dropped.
     pub(super) dropped: bool,
+    /// Whether a server has answered it.
+    pub(super) answered: bool,
+    /// Whether it has resolved or was dropped.
+    pub(super) ended: bool,
     /// The server of each run, and the id of its request.
     runs: Vec<(usize, String)>,
     pub(super) handler_ends: Vec<(usize, HandlerEnd)>,
@@ -56,9 +73,12 @@ pub(super) struct UserCall {
 
 /// How a handler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HandlerEnd {
+pub enum HandlerEnd {
+    /// With a response.
     Answer,
+    /// With an error.
     Failure,
+    /// With a panic.
     Panic,
 }
 
@@ -72,7 +92,7 @@ impl CallKind {
 impl UserCall {
     pub(super) fn new(spec: CallSpec) -> Self {
         let (runs, handler_ends, responded) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { spec, dropped: false, runs, handler_ends, responded }
+        Self { spec, dropped: false, answered: false, ended: false, runs, handler_ends, responded }
     }
 
     /// Checks the start of a handler on a server (I2).
@@ -118,12 +138,24 @@ impl UserCall {
             (Some(server), _) if !self.responded.insert(server.to_owned()) => {
                 Invariant::I5.violated(format!("{server} responded twice"))
             }
-            (_, Ok(reply)) => check_reply(reply, number, &self.handler_ends),
+            (_, Ok(reply)) => {
+                self.answered = true;
+                check_reply(reply, number, &self.handler_ends)
+            }
             (_, Err(error)) if self.spec.expected == Expected::Answer => {
                 Invariant::I16.violated(format!("a fresh multi call failed: {error}"))
             }
             (_, Err(_)) => Ok(()),
         }
+    }
+
+    /// Returns `true` if an announced request ran on two servers. A bus that delivers a message of
+    /// a queue twice can cause that, so it is no violation (the exception of I2).
+    pub(super) fn ran_twice(&self) -> bool {
+        let is_repeated = |(at, (_, request)): (usize, &(usize, String))| {
+            self.runs[..at].iter().any(|(_, earlier)| earlier == request)
+        };
+        self.spec.kind == CallKind::AnnouncedFit && self.runs.iter().enumerate().any(is_repeated)
     }
 
     /// Checks how a unary call resolved (I5, I6, I16).
@@ -203,9 +235,11 @@ mod tests {
             "it has the same id as the first"
         );
         assert_eq!(fit.handler_started(2, other, "REQ_2", false), Ok(()));
-        let mut own = call(CallKind::OwnFit, false);
-        assert_eq!(own.handler_started(1, other, "REQ_1", false), Ok(()));
-        assert_eq!(own.handler_started(2, other, "REQ_1", false), Ok(()));
+        let mut announced = call(CallKind::AnnouncedFit, false);
+        assert_eq!(announced.handler_started(1, other, "REQ_1", false), Ok(()));
+        assert!(!announced.ran_twice());
+        assert_eq!(announced.handler_started(2, other, "REQ_1", false), Ok(()));
+        assert!(announced.ran_twice());
     }
 
     #[test]

@@ -4,20 +4,23 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Options of TLS connections: the servers that the bus trusts, and its own certificate.
 ///
 /// By default the bus trusts the root certificates of the system and shows no certificate. The
-/// certificate of a server must be for the host of its URL; that of a server that the cluster
-/// announced, for the announced host (`client_advertise`). TLS 1.2 and 1.3 are supported.
+/// certificate of a server must be for the host of its URL. If a sentinel or a cluster announced the
+/// server, the certificate must be for the announced host. TLS 1.2 and 1.3 are supported. `Debug`
+/// shows no certificate and no key.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
     ca: Option<Vec<u8>>,
     identity: Option<Identity>,
+    server_name: Option<String>,
 }
 
 #[derive(Clone)]
@@ -48,8 +51,22 @@ impl TlsOptions {
         self
     }
 
-    /// Returns the configuration of rustls, or the problem with the options.
-    pub(crate) fn config(&self) -> Result<ClientConfig, String> {
+    /// Sets the host name or IP address that the certificate of each server must be for. Default:
+    /// the host of the URL, or the host that a sentinel or a cluster names.
+    ///
+    /// The bus sends the host to the server (SNI), not this name.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Returns the configuration of rustls.
+    ///
+    /// # Errors
+    ///
+    /// Returns the problem with the options, without any part of a certificate or a key.
+    pub fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
@@ -57,8 +74,16 @@ impl TlsOptions {
                 .map_err(|error| format!("TLS: invalid CA certificates: {error}"))?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS: {error}"))?
-            .with_webpki_verifier(verifier);
+            .map_err(|error| format!("TLS: {error}"))?;
+        let config = match &self.server_name {
+            None => config.with_webpki_verifier(verifier),
+            Some(name) => {
+                let name = ServerName::try_from(name.clone())
+                    .map_err(|_| format!("TLS: `{name}` is neither a host name nor an IP address"))?;
+                let verifier = Arc::new(NamedServer { name, verifier });
+                config.dangerous().with_custom_certificate_verifier(verifier)
+            }
+        };
         let Some(Identity { certificate, key }) = &self.identity else {
             return Ok(config.with_no_client_auth());
         };
@@ -93,11 +118,54 @@ fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
+/// Verifies certificates as rustls does by default, but for this name instead of the host.
+#[derive(Debug)]
+struct NamedServer {
+    name: ServerName<'static>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for NamedServer {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _host: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verifier.verify_server_cert(certificate, intermediates, &self.name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
 impl fmt::Debug for TlsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsOptions")
             .field("ca", &self.ca.is_some())
             .field("client_certificate", &self.identity.is_some())
+            .field("server_name", &self.server_name)
             .finish()
     }
 }

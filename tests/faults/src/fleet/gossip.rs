@@ -1,0 +1,13 @@
+//! The service of the updates by queue. On NATS they need a service of their own.
+
+use psrpc::{Method, MethodProperties, Routing, Service};
+
+const BY_QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+
+/// A service with updates of which each goes to one subscriber.
+pub(super) static GOSSIP: Service = Service {
+    name: "Gossip",
+    methods: &[
+        Method::subscription(0, "Rumours", BY_QUEUE).messages("simulation.v1.Ask", "simulation.v1.Reply")
+    ],
+};
