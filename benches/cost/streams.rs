@@ -91,7 +91,7 @@ impl Streams {
                         Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) => {
                             let stream = delivery.stream();
                             self.server.stream_commands().accept(self.now, delivery);
-                            self.server.stream_commands().taken(stream);
+                            assert!(!self.server.stream_commands().taken(stream), "nothing is held back");
                         }
                         _ => {}
                     }

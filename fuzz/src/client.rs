@@ -236,6 +236,7 @@ impl User {
         assert_eq!(engine.sending(), self.streams.sending());
         assert_eq!(engine.listening(), self.listening.len());
         assert!(engine.remembered() <= streams::LIMITS.remembered);
+        assert!(engine.held() <= streams::LIMITS.held);
     }
 
     fn on_event(&mut self, event: ClientEvent) {
@@ -298,6 +299,7 @@ impl User {
         }
         let engine = &self.driven.engine;
         assert_eq!((engine.in_flight(), engine.sending(), engine.remembered()), (0, 0, 0));
+        assert_eq!(engine.held(), 0);
         self.driven.engine.close(self.driven.now);
         self.check_events();
         self.driven.settle();

@@ -251,6 +251,7 @@ impl User {
         assert_eq!(engine.sending(), self.streams.sending());
         assert_eq!(engine.publishing(), self.updates.len());
         assert!(engine.remembered() <= LIMITS.remembered + streams::LIMITS.remembered);
+        assert!(engine.held() <= streams::LIMITS.held);
     }
 
     fn on_event(&mut self, event: ServerEvent) {

@@ -13,13 +13,23 @@ use crate::input::Input;
 use crate::peer;
 
 /// Low limits, which short inputs can exceed.
-pub const LIMITS: StreamLimits =
-    StreamLimits { streams: 3, unread_per_stream: 3, sends_per_stream: 2, remembered: 6 };
+pub const LIMITS: StreamLimits = StreamLimits {
+    streams: 3,
+    unread_per_stream: 3,
+    held_per_stream: 2,
+    held_bytes_per_stream: 8,
+    held: 3,
+    held_bytes: 12,
+    sends_per_stream: 2,
+    waiting_per_stream: 2,
+    remembered: 6,
+};
 
 /// Generates the stream configuration.
 pub fn config(input: &mut Input<'_>) -> StreamConfig {
     let idle_timeout = input.flag().then(|| Duration::from_millis(1 + u64::from(input.byte()) * 10));
-    let slow_consumer = if input.flag() { SlowConsumer::Close } else { SlowConsumer::Discard };
+    let policies = [SlowConsumer::HoldBack, SlowConsumer::Discard, SlowConsumer::Close];
+    let slow_consumer = policies[usize::from(input.byte()) % policies.len()];
     StreamConfig { idle_timeout, slow_consumer }
 }
 
@@ -78,19 +88,20 @@ impl Streams {
                 let before = self.sends.values().filter(|send| send.stream == stream).count();
                 match engine.stream_commands().send(now, stream, payload, Some(timeout)) {
                     Ok(send) => {
-                        assert!(self.is_open(stream) && before < LIMITS.sends_per_stream);
+                        let limit = LIMITS.sends_per_stream + LIMITS.waiting_per_stream;
+                        assert!(self.is_open(stream) && before < limit);
                         let send = self.sends.insert(send, Send { stream, deadline: now.time + timeout });
                         assert!(send.is_none());
                     }
                     Err(SendError::Ended) => assert!(!self.is_open(stream)),
-                    Err(SendError::TooMany { .. }) => assert_eq!(before, LIMITS.sends_per_stream),
+                    Err(SendError::TooMany { limit }) => assert!(before > limit),
                     Err(_) => {}
                 }
             }
             2 => {
                 let sends: Vec<_> = self.sends.keys().copied().collect();
                 if let Some(send) = input.pick(&sends) {
-                    engine.stream_commands().cancel_send(send);
+                    engine.stream_commands().cancel_send(now, send);
                     self.sends.remove(&send);
                 }
             }
@@ -101,7 +112,9 @@ impl Streams {
                 let accepted = !input.one_in(4);
                 if accepted {
                     engine.stream_commands().accept(now, delivery);
-                    engine.stream_commands().taken(stream);
+                    if engine.stream_commands().taken(stream) {
+                        engine.stream_commands().release(now, stream);
+                    }
                 } else {
                     let cause = input.flag().then(|| peer::error(input));
                     engine.stream_commands().reject(now, delivery, cause);

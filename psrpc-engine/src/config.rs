@@ -144,14 +144,14 @@ pub struct StreamConfig {
     /// How long a stream may be silent before it ends. Default: forever, because the protocol has
     /// no keepalive and a silent peer may be alive.
     pub idle_timeout: Option<Duration>,
-    /// What happens to a message when its consumer has no room. Default: it is discarded.
+    /// What happens to a message when its consumer has no room. Default: it is held back.
     pub slow_consumer: SlowConsumer,
 }
 
 impl StreamConfig {
     /// The defaults.
     pub const DEFAULT: StreamConfig =
-        StreamConfig { idle_timeout: None, slow_consumer: SlowConsumer::Discard };
+        StreamConfig { idle_timeout: None, slow_consumer: SlowConsumer::HoldBack };
 }
 
 impl Default for StreamConfig {
@@ -163,16 +163,21 @@ impl Default for StreamConfig {
 /// What happens to a stream message when its consumer has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
+    /// Holds the message back until the consumer has room or the message expires. Only then is it
+    /// acknowledged, so its sender waits. A message beyond
+    /// [`StreamLimits::held_per_stream`](crate::StreamLimits::held_per_stream) and the limits next
+    /// to it is discarded.
+    #[default]
+    HoldBack,
     /// Discards the message. It is not acknowledged, so its send fails with `deadline_exceeded`.
     /// The stream stays open.
-    #[default]
     Discard,
     /// Closes the stream with `unavailable` and the text "stream message discarded by slow
     /// consumer".
     Close,
 }
 
-/// An invalid service, method, topic or id.
+/// An invalid service, method, topic, id or limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -198,6 +203,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         cause: InvalidId,
     },
+    /// A limit is out of range.
+    #[error("invalid {name}: {value}; expected 1 to {}", u32::MAX)]
+    Limit {
+        /// The name of the limit.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+    },
     /// A topic is longer than the limit.
     #[error("invalid topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
     Topic {
@@ -219,6 +232,20 @@ impl fmt::Display for Shortened<'_> {
         match self.0.char_indices().nth(SHOWN) {
             Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
             None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+impl ConfigError {
+    /// Checks that a limit is from 1 to 4,294,967,295.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Limit`](Self::Limit) if it is not.
+    pub fn check_limit(name: &'static str, value: usize) -> Result<(), ConfigError> {
+        match u32::try_from(value) {
+            Ok(1..) => Ok(()),
+            _ => Err(ConfigError::Limit { name, value }),
         }
     }
 }

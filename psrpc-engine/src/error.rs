@@ -158,8 +158,8 @@ pub enum SendError {
         /// The limit.
         limit: usize,
     },
-    /// Too many messages of the stream are in flight.
-    #[error("too many unacknowledged messages: the limit is {limit}")]
+    /// Too many sends on the stream wait for the other side.
+    #[error("too many sends wait for the other side of the stream: the limit is {limit}")]
     TooMany {
         /// The limit.
         limit: usize,

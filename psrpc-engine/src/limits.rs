@@ -2,6 +2,8 @@
 
 use psrpc_proto::FrameLimits;
 
+use crate::config::ConfigError;
+
 /// Limits of a [`Client`](crate::Client).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
@@ -19,7 +21,7 @@ pub struct ClientLimits {
     pub responses_per_call: usize,
     /// Updates of one subscription that its consumer has not taken. Further updates are dropped
     /// ([`Reason::SlowConsumer`](crate::Reason::SlowConsumer)), and each is reported as a gap.
-    /// Default: 8,192.
+    /// At least 1. Default: 8,192.
     pub updates_per_subscription: usize,
     /// Limits of the streams.
     pub streams: StreamLimits,
@@ -98,11 +100,26 @@ pub struct StreamLimits {
     /// for more ([`Reason::StreamsFull`](crate::Reason::StreamsFull)). Default: 65,536.
     pub streams: usize,
     /// Messages of one stream that its consumer has not taken.
-    /// [`SlowConsumer`](crate::SlowConsumer) decides about further messages. Default: 1,024.
+    /// [`SlowConsumer`](crate::SlowConsumer) decides about further messages. At least 1. Default:
+    /// 1,024.
     pub unread_per_stream: usize,
-    /// Unacknowledged messages sent on one stream. Further sends are refused
-    /// ([`SendError::TooMany`](crate::SendError::TooMany)). Default: 1,024.
+    /// Messages of one stream that are held back until its consumer has room
+    /// ([`SlowConsumer::HoldBack`](crate::SlowConsumer::HoldBack)). Further messages are discarded.
+    /// Default: 1,024.
+    pub held_per_stream: usize,
+    /// The bytes of the messages of one stream that are held back. Default: 16 MiB.
+    pub held_bytes_per_stream: usize,
+    /// Messages of all streams that are held back. Default: 65,536.
+    pub held: usize,
+    /// The bytes of the messages of all streams that are held back. Default: 256 MiB.
+    pub held_bytes: usize,
+    /// Unacknowledged messages sent on one stream, at most. The window of the stream
+    /// ([`send`](crate::StreamCommands::send)) never exceeds this. Further sends wait. At least 1.
+    /// Default: 1,024.
     pub sends_per_stream: usize,
+    /// Sends on one stream that wait for a place in its window. Further sends are refused
+    /// ([`SendError::TooMany`](crate::SendError::TooMany)). Default: 8,192.
+    pub waiting_per_stream: usize,
     /// Messages of all streams remembered until they expire, so that none is delivered twice; a few
     /// dozen bytes each. Further messages are dropped
     /// ([`Reason::MessagesFull`](crate::Reason::MessagesFull)). Default: 1,048,576.
@@ -114,9 +131,22 @@ impl StreamLimits {
     pub const DEFAULT: StreamLimits = StreamLimits {
         streams: 65_536,
         unread_per_stream: 1_024,
+        held_per_stream: 1_024,
+        held_bytes_per_stream: 16 << 20,
+        held: 65_536,
+        held_bytes: 256 << 20,
         sends_per_stream: 1_024,
+        waiting_per_stream: 8_192,
         remembered: 1_048_576,
     };
+}
+
+impl StreamLimits {
+    /// Checks the limits below which no message would pass.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        ConfigError::check_limit("unread_per_stream", self.unread_per_stream)?;
+        ConfigError::check_limit("sends_per_stream", self.sends_per_stream)
+    }
 }
 
 impl Default for StreamLimits {

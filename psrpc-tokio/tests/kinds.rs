@@ -193,7 +193,7 @@ async fn a_stream_that_is_not_hijacked_ends_with_its_handler() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_consumer_delays_only_its_sender() {
     let bus = LocalBus::new();
-    let options = ServerOptions::new().channel_size(1);
+    let options = ServerOptions::new().unread_per_stream(1);
     let server = server(&bus, "elm", options, |stream| async move {
         stream.closed().await;
         Ok(())
@@ -206,7 +206,8 @@ async fn a_slow_consumer_delays_only_its_sender() {
     let error = stream.send(text("two")).timeout(Duration::from_millis(400)).await.unwrap_err();
     assert!(error.is_timed_out());
     assert_eq!(runtime().now().time.since(started).as_millis(), 400);
-    assert_eq!(server.counters().get(Reason::SlowConsumer), 1);
+    settle().await;
+    assert_eq!(server.counters().get(Reason::SlowConsumer), 1, "it expired with its send");
     let mut responses = census(&client, "who").responses(1).await.unwrap();
     assert!(responses.next().await.unwrap().is_ok());
 }
@@ -337,7 +338,7 @@ async fn an_update_goes_to_one_member_of_a_queue_or_to_all_subscribers() {
 async fn updates_without_room_leave_a_gap_in_their_place() {
     let bus = LocalBus::new();
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
-    let client = client_with(&bus, ClientOptions::new().channel_size(2)).await;
+    let client = client_with(&bus, ClientOptions::new().updates_per_subscription(2)).await;
     let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
     for number in 0..5 {
         server.publish(RUMOUR, &[], &number.to_string()).await.unwrap();

@@ -148,7 +148,7 @@ async fn a_multi_call_is_measured_until_its_responses_end_or_are_dropped() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_measured_on_both_sides() {
     let (bus, ours, theirs) = (LocalBus::new(), Log::default(), Log::default());
-    let options = ServerOptions::new().channel_size(1).metrics(Observer(theirs.clone()));
+    let options = ServerOptions::new().unread_per_stream(1).metrics(Observer(theirs.clone()));
     let _server = shop::server(&bus, "elm", options, |stream| async move {
         stream.send(text("welcome")).await?;
         Err(stream.closed().await)

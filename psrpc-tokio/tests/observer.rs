@@ -219,7 +219,7 @@ async fn the_bid_for_a_stream_and_the_end_of_the_stream_are_observed() {
 #[tokio::test(start_paused = true)]
 async fn dropped_stream_frames_are_observed_on_both_sides() {
     let (bus, theirs, ours) = (LocalBus::new(), Log::default(), Log::default());
-    let options = ServerOptions::new().channel_size(1).observer(log_to(&theirs));
+    let options = ServerOptions::new().unread_per_stream(1).observer(log_to(&theirs));
     let server = shop::server(&bus, "elm", options, |stream| async move {
         stream.closed().await;
         // The server keeps the stream for a moment.
@@ -232,6 +232,7 @@ async fn dropped_stream_frames_are_observed_on_both_sides() {
     theirs.take();
     stream.send(text("one")).await.unwrap();
     stream.send(text("two")).timeout(Duration::from_millis(10)).await.unwrap_err();
+    settle().await;
     let dropped = theirs.take().concat();
     assert!(dropped.contains("reason: SlowConsumer"), "{dropped}");
     // Learn the id of the stream, to send frames to it.

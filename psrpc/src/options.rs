@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use psrpc_engine::SlowConsumer;
 use psrpc_engine::proto::Text;
+use psrpc_engine::{ConfigError, SlowConsumer};
 
-use crate::driver::CHANNEL_SIZE;
+use crate::driver::QUEUED_FRAMES;
 use crate::middleware::Observers;
 
 /// The options shared by clients and servers. `None` stands for the default.
@@ -14,7 +14,8 @@ pub(crate) struct CommonOptions {
     pub(crate) id: Option<Text>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) skew_allowance: Option<Duration>,
-    pub(crate) channel_size: Option<usize>,
+    pub(crate) queued_frames: Option<usize>,
+    pub(crate) unread_per_stream: Option<usize>,
     pub(crate) stream_idle_timeout: Option<Duration>,
     pub(crate) slow_consumer: Option<SlowConsumer>,
     pub(crate) observers: Observers,
@@ -27,15 +28,17 @@ impl CommonOptions {
         self.id = other.id.or(self.id.take());
         self.timeout = other.timeout.or(self.timeout);
         self.skew_allowance = other.skew_allowance.or(self.skew_allowance);
-        self.channel_size = other.channel_size.or(self.channel_size);
+        self.queued_frames = other.queued_frames.or(self.queued_frames);
+        self.unread_per_stream = other.unread_per_stream.or(self.unread_per_stream);
         self.stream_idle_timeout = other.stream_idle_timeout.or(self.stream_idle_timeout);
         self.slow_consumer = other.slow_consumer.or(self.slow_consumer);
         self.observers.append(other.observers);
     }
 
     /// Returns the capacity of a subscription, in frames.
-    pub(crate) fn capacity(&self) -> usize {
-        self.channel_size.unwrap_or(CHANNEL_SIZE)
+    pub(crate) fn capacity(&self) -> Result<usize, ConfigError> {
+        let capacity = self.queued_frames.unwrap_or(QUEUED_FRAMES);
+        ConfigError::check_limit("queued_frames", capacity).map(|()| capacity)
     }
 }
 
@@ -48,8 +51,8 @@ macro_rules! configure {
         $config.skew_allowance = common.skew_allowance.unwrap_or($config.skew_allowance);
         $config.streams.idle_timeout = common.stream_idle_timeout.or($config.streams.idle_timeout);
         $config.streams.slow_consumer = common.slow_consumer.unwrap_or($config.streams.slow_consumer);
-        if let Some(size) = common.channel_size {
-            $config.limits.streams.unread_per_stream = size.max(1);
+        if let Some(messages) = common.unread_per_stream {
+            $config.limits.streams.unread_per_stream = messages;
         }
     }};
 }
@@ -61,7 +64,7 @@ macro_rules! common_options {
         $(#[$id:meta])* id;
         $(#[$timeout:meta])* timeout;
         $(#[$skew_allowance:meta])* skew_allowance;
-        $(#[$channel_size:meta])* channel_size;
+        $(#[$queued_frames:meta])* queued_frames;
         $(#[$stream_interceptor:meta])* stream_interceptor;
         $(#[$observer:meta])* observer;
     ) => {
@@ -86,10 +89,10 @@ macro_rules! common_options {
             self
         }
 
-        $(#[$channel_size])*
+        $(#[$queued_frames])*
         #[must_use]
-        pub fn channel_size(mut self, frames: usize) -> Self {
-            self.common.channel_size = Some(frames);
+        pub fn queued_frames(mut self, frames: usize) -> Self {
+            self.common.queued_frames = Some(frames);
             self
         }
 
@@ -118,8 +121,17 @@ macro_rules! common_options {
             self
         }
 
+        /// Sets how many messages of a stream are queued for their consumer. The policy for
+        /// [slow consumers](Self::slow_consumer) decides about further messages. At least 1; takes
+        /// precedence over [`limits`](Self::limits). Default: 1,024.
+        #[must_use]
+        pub fn unread_per_stream(mut self, messages: usize) -> Self {
+            self.common.unread_per_stream = Some(messages);
+            self
+        }
+
         /// Sets what happens to a stream message for which its consumer has no room. Default: the
-        /// message is discarded.
+        /// message is held back, and its sender waits.
         #[must_use]
         pub fn slow_consumer(mut self, policy: psrpc_engine::SlowConsumer) -> Self {
             self.common.slow_consumer = Some(policy);

@@ -154,7 +154,7 @@ impl World {
 
 /// Creates a server that has all handlers and serves no method yet.
 pub(crate) fn server(bus: impl Bus) -> Result<Server, BenchError> {
-    let options = ServerOptions::new().channel_size(UNREAD);
+    let options = ServerOptions::new().queued_frames(UNREAD).unread_per_stream(UNREAD);
     Ok(Server::new(bus, runtime()?, service::handlers(), options)?)
 }
 

@@ -133,7 +133,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Returns an error if not every bus can carry the service or the id.
+    /// Returns an error if not every bus can carry the service or the id, or if a limit is out of
+    /// range.
     pub fn new(mut config: ClientConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
@@ -142,6 +143,8 @@ impl Client {
             config.id = ids.client();
         }
         check_own_id(&config.id, config.limits.frame.id_bytes)?;
+        ConfigError::check_limit("updates_per_subscription", config.limits.updates_per_subscription)?;
+        config.limits.streams.check()?;
         let mut client = Self {
             ids,
             phase: Phase::Starting { missing: 2 + u32::from(config.opens_streams) },
@@ -185,7 +188,7 @@ impl Client {
         self.streams.len()
     }
 
-    /// Returns the number of stream messages sent and not acknowledged.
+    /// Returns the number of stream messages that wait to be sent or acknowledged.
     pub fn sending(&self) -> usize {
         self.streams.sending()
     }
@@ -193,6 +196,11 @@ impl Client {
     /// Returns the number of subscriptions to updates.
     pub fn listening(&self) -> usize {
         self.listeners.len()
+    }
+
+    /// Returns the number of stream messages that are held back until their consumers have room.
+    pub fn held(&self) -> usize {
+        self.streams.held()
     }
 
     /// Returns the number of stream messages remembered so that none is delivered twice.
@@ -587,9 +595,13 @@ impl Engine for Client {
             Publish::Request(call) => calls.on_request_published(&mut cx, call, result),
             Publish::Grant(call) => calls.on_grant_published(&mut cx, call, result),
             Publish::MultiRequest(call) => multi_calls.on_published(&mut cx, call, result),
-            Publish::Message(send) => cx.streams.on_message_published(cx.outputs, send, result),
+            Publish::Message(send) => {
+                let (streams, mut cx) = cx.streams();
+                streams.on_message_published(&mut cx, send, result);
+            }
             Publish::Ack(stream) => {
-                cx.streams.on_ack_published(stream);
+                let (streams, mut stream_cx) = cx.streams();
+                streams.on_ack_published(&mut stream_cx, stream);
                 cx.check_published(result);
             }
             Publish::Close => {

@@ -23,7 +23,7 @@ pub enum TimerKind {
     Republish,
     /// A call, a stream message or an update reaches its deadline.
     Deadline,
-    /// A request expires.
+    /// A request expires, or stream messages that are held back.
     Expiry,
     /// Remembered requests or stream messages can be forgotten.
     Forget,

@@ -125,7 +125,7 @@ impl Endings {
                 }),
                 Ending::StreamsOf { registration, remaining } => {
                     cx.registry.walk_streams(*registration, remaining, budget).map(|known| {
-                        budget.spend(cx.streams.sends_of(known));
+                        budget.spend(cx.streams.messages_of(known));
                         stream::end(cx, known);
                     })
                 }

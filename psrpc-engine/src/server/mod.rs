@@ -64,7 +64,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns an error if not every bus can carry the service or the id.
+    /// Returns an error if not every bus can carry the service or the id, or if a limit is out of
+    /// range.
     pub fn new(mut config: ServerConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
@@ -73,6 +74,7 @@ impl Server {
             config.id = ids.server();
         }
         check_own_id(&config.id, config.limits.frame.id_bytes)?;
+        config.limits.streams.check()?;
         Ok(Self {
             phase: Phase::Open,
             registry: Registry::new(keys.clone()),
@@ -107,7 +109,7 @@ impl Server {
         self.streams.len()
     }
 
-    /// Returns the number of stream messages sent and not acknowledged.
+    /// Returns the number of stream messages that wait to be sent or acknowledged.
     pub fn sending(&self) -> usize {
         self.streams.sending()
     }
@@ -115,6 +117,11 @@ impl Server {
     /// Returns the number of updates that wait for the bus.
     pub fn publishing(&self) -> usize {
         self.updates.len()
+    }
+
+    /// Returns the number of stream messages that are held back until their consumers have room.
+    pub fn held(&self) -> usize {
+        self.streams.held()
     }
 
     /// Returns the number of requests and stream messages remembered so that none runs or is
@@ -429,12 +436,17 @@ impl Engine for Server {
                 let request_id = requests.id(request);
                 self.outputs.dropped(Dropped::of(Reason::PublishFailed, request_id, Text::EMPTY));
             }
-            Publish::Message(send) => cx.streams.on_message_published(cx.outputs, send, result),
+            Publish::Message(send) => {
+                let (streams, mut cx) = cx.streams();
+                streams.on_message_published(&mut cx, send, result);
+            }
             Publish::Update(update) => self.updates.on_published(&mut self.outputs, update, result),
-            Publish::Ack(stream) if result.is_ok() => cx.streams.on_ack_published(stream),
             Publish::Ack(stream) => {
-                cx.streams.on_ack_published(stream);
-                self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+                let (streams, mut cx) = cx.streams();
+                streams.on_ack_published(&mut cx, stream);
+                if result.is_err() {
+                    self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+                }
             }
             Publish::Close if result.is_ok() => self.outputs.close_published(),
             Publish::Close => {

@@ -43,6 +43,13 @@ impl<S: Side> StreamCommands<'_, S> {
     /// `None` stands for the [default](Self::default_timeout). Messages arrive in the order of
     /// their sends only if each is sent after the previous one was acknowledged.
     ///
+    /// The number of unacknowledged messages of a stream is limited by a window. A message beyond
+    /// it waits, and is published in its turn, with the rest of its timeout as its lifetime. The
+    /// window starts at 64, grows by one with each ack, up to
+    /// [`StreamLimits::sends_per_stream`](crate::StreamLimits::sends_per_stream), and halves, down
+    /// to 1, when an unacknowledged message times out. So a receiver that discards messages is not
+    /// flooded.
+    ///
     /// # Errors
     ///
     /// Returns an error if the stream has ended or the message cannot be sent; nothing is published
@@ -58,9 +65,10 @@ impl<S: Side> StreamCommands<'_, S> {
         streams.send(&mut cx, stream, payload.into(), timeout)
     }
 
-    /// Forgets a send without an event. The message may still arrive.
-    pub fn cancel_send(&mut self, send: SendHandle) {
-        self.streams.cancel_send(self.outputs, send);
+    /// Forgets a send without an event. If the message has been published, it may still arrive.
+    pub fn cancel_send(&mut self, now: Now, send: SendHandle) {
+        let (streams, mut cx) = self.at(now);
+        streams.cancel_send(&mut cx, send);
     }
 
     /// Accepts a message that arrived with [`StreamEvent::Message`](crate::StreamEvent::Message),
@@ -79,8 +87,17 @@ impl<S: Side> StreamCommands<'_, S> {
     }
 
     /// Reports that the consumer has taken an accepted message, which makes room for another.
-    pub fn taken(&mut self, stream: StreamHandle) {
-        self.streams.taken(stream);
+    /// Returns `true` if messages are held back: call [`release`](Self::release) then.
+    #[must_use = "messages that are held back must be released"]
+    pub fn taken(&mut self, stream: StreamHandle) -> bool {
+        self.streams.taken(stream)
+    }
+
+    /// Delivers messages that are held back ([`HoldBack`](crate::SlowConsumer::HoldBack)), as far as the consumer
+    /// has room for them.
+    pub fn release(&mut self, now: Now, stream: StreamHandle) {
+        let (streams, mut cx) = self.at(now);
+        streams.release(&mut cx, stream);
     }
 
     /// Closes a stream. Both sides end with `cause`, or with "stream closed" if it is `None`. At a

@@ -14,6 +14,8 @@ use crate::core::timers::{TimerKind, Timers};
 pub(crate) enum StreamTimer {
     Idle(StreamHandle),
     Send(SendHandle),
+    /// Messages of a stream that are held back expire.
+    Held(StreamHandle),
     Bucket(BucketKey),
 }
 
@@ -61,6 +63,11 @@ impl Sends {
         let timer = timers.arm(deadline, TimerKind::Deadline, StreamTimer::Send(send).into());
         self.0.insert(vacancy, request_id, Some(timer), Sending { stream, deadline });
         send
+    }
+
+    /// Returns the id and the deadline of a message.
+    pub(super) fn get(&self, send: SendHandle) -> Option<(&Text, Time)> {
+        self.0.get(send).map(|entry| (&entry.id, entry.state.deadline))
     }
 
     pub(super) fn find(&self, request_id: &Text) -> Option<SendHandle> {

@@ -53,8 +53,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Returns `invalid_argument` if the client's id is not valid on the wire, and `unavailable` if
-    /// the bus refuses a subscription or the runtime has shut down.
+    /// Returns `invalid_argument` if the client's id is not valid on the wire or a limit is out of
+    /// range, and `unavailable` if the bus refuses a subscription or the runtime has shut down.
     ///
     /// # Panics
     ///
@@ -70,7 +70,7 @@ impl Client {
         config.tells_cancellation = bus.is_in_process();
         let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
-        let capacity = options.common.capacity();
+        let capacity = options.common.capacity()?;
         let role = ClientRole::new(options.common.observers.watch(), bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         let ClientOptions { interceptors, propagated_metadata, .. } = options;

@@ -20,6 +20,7 @@ pub struct ClientOptions {
     pub(crate) common: CommonOptions,
     selection_timeout: Option<Duration>,
     limits: Option<ClientLimits>,
+    updates_per_subscription: Option<usize>,
     pub(super) propagated_metadata: Vec<Text>,
     pub(crate) interceptors: ClientInterceptors,
 }
@@ -45,6 +46,15 @@ impl ClientOptions {
         self
     }
 
+    /// Sets how many updates of a subscription are queued for their consumer. Further updates are
+    /// lost, and the subscription yields an error in their place. At least 1; takes precedence over
+    /// [`limits`](Self::limits). Default: 8,192.
+    #[must_use]
+    pub fn updates_per_subscription(mut self, updates: usize) -> Self {
+        self.updates_per_subscription = Some(updates);
+        self
+    }
+
     /// Adds a metadata entry that a call [within](crate::Call::within) a handler passes on from the
     /// handler's request. Default: those of the W3C trace context, which are always passed on.
     #[must_use]
@@ -64,10 +74,9 @@ impl ClientOptions {
         /// Sets how far the servers' wall clocks may lag before stream messages from them count as
         /// expired. Default: 0.
         skew_allowance;
-        /// Sets how many frames of a subscription are queued for the client before the newest are
-        /// lost. Also sets how many updates of a subscription, or messages of a stream, are queued
-        /// for their consumer. Default: 8,192; for messages of a stream, 1,024.
-        channel_size;
+        /// Sets how many frames of each subscription to the bus are queued for the client before
+        /// the newest are lost. At least 1. Default: 8,192.
+        queued_frames;
         /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
         /// Adds an observer of dropped frames, ended streams, gaps and the bus connection.
@@ -129,6 +138,7 @@ impl ClientOptions {
     pub fn with(mut self, bundle: Self) -> Self {
         self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);
         self.limits = bundle.limits.or(self.limits);
+        self.updates_per_subscription = bundle.updates_per_subscription.or(self.updates_per_subscription);
         self.propagated_metadata.extend(bundle.propagated_metadata);
         self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
@@ -140,8 +150,8 @@ impl ClientOptions {
         config.opens_streams = service.methods.iter().any(|method| method.kind == MethodKind::Stream);
         config.affinity_timeout = self.selection_timeout.unwrap_or(config.affinity_timeout);
         config.limits = self.limits.unwrap_or(config.limits);
-        if let Some(size) = self.common.channel_size {
-            config.limits.updates_per_subscription = size.max(1);
+        if let Some(updates) = self.updates_per_subscription {
+            config.limits.updates_per_subscription = updates;
         }
         configure!(self.common, config);
         config

@@ -11,4 +11,4 @@ pub(crate) use self::core::{Driver, DriverState, Role};
 pub(crate) const LARGE: usize = 64 * 1024;
 
 /// The default capacity of a subscription, in frames.
-pub(crate) const CHANNEL_SIZE: usize = 8192;
+pub(crate) const QUEUED_FRAMES: usize = 8192;

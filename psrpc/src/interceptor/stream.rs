@@ -110,7 +110,8 @@ pub trait InterceptedStream: Send + Sync + 'static {
         next.run(message, options)
     }
 
-    /// Receives a message before its consumer does. Runs on a background task, and must not block.
+    /// Receives a message before its consumer does. Runs on a background task, or on the task that
+    /// takes messages, and must not block.
     ///
     /// If this returns an error, panics, or returns a message that is not of the method's type, the
     /// message is not delivered and its sender is not notified. The stream continues.

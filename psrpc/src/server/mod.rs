@@ -48,7 +48,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns `invalid_argument` if the server's id is not valid on the wire.
+    /// Returns `invalid_argument` if the server's id is not valid on the wire, or if a limit is out
+    /// of range.
     ///
     /// # Panics
     ///
@@ -65,7 +66,7 @@ impl Server {
         config.heeds_cancellation = bus.is_in_process();
         let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
-        let capacity = options.common.capacity();
+        let capacity = options.common.capacity()?;
         if !options.interceptors.is_empty() {
             let interceptors = Arc::new(options.interceptors);
             handlers.values_mut().for_each(|handler| handler.set_interceptors(&interceptors));

@@ -87,10 +87,9 @@ impl ServerOptions {
         /// Redis, set `RedisOptions::skew_allowance` to the same value. Otherwise every server may
         /// receive a late queue request.
         skew_allowance;
-        /// Sets how many frames of a subscription are queued for the server before the newest are
-        /// lost, and how many messages of a stream are queued for its handler. Default: 8,192; for
-        /// messages of a stream, 1,024.
-        channel_size;
+        /// Sets how many frames of each subscription to the bus are queued for the server before
+        /// the newest are lost. At least 1. Default: 8,192.
+        queued_frames;
         /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
         /// Adds an observer of requests, frames and streams.

@@ -109,25 +109,25 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
     }
 
     fn cancel_send(&self, sender: usize) {
-        self.driver.execute(|state, _| {
+        self.driver.execute(|state, now| {
             let (send, waker) = state.role.streams().remove_send(sender);
             if let Some(send) = send {
-                state.engine.stream_commands().cancel_send(send);
+                state.engine.stream_commands().cancel_send(now, send);
             }
             waker
         });
     }
 
     fn poll_message(&self, waiter: &mut WaiterKey, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
-        self.driver
-            .with_engine(|engine, role| {
-                let polled = role.streams().poll_message(self.key, waiter, cx);
-                if let Poll::Ready(Some(_)) = polled.0 {
-                    engine.stream_commands().taken(self.stream);
-                }
-                polled
-            })
-            .0
+        let ((polled, _waker), is_holding) = self.driver.with_engine(|engine, role| {
+            let polled = role.streams().poll_message(self.key, waiter, cx);
+            let is_taken = matches!(polled.0, Poll::Ready(Some(_)));
+            (polled, is_taken && engine.stream_commands().taken(self.stream))
+        });
+        if is_holding {
+            self.driver.execute(|state, now| state.engine.stream_commands().release(now, self.stream));
+        }
+        polled
     }
 
     fn poll_ended(&self, waiter: &mut WaiterKey, cx: &Context<'_>) -> Poll<Box<Failure>> {

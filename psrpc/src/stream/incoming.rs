@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use bytes::Bytes;
-use psrpc_engine::{Engine, PendingMessage, StreamHandle};
+use psrpc_engine::{Engine, StreamHandle};
 
 use super::codec::{Codec, RejectedMessage};
-use super::table::{DiscardedStream, StreamTable, StreamTask, StreamUse};
+use super::table::{DiscardedStream, IncomingMessage, IncomingPlace, StreamTable, StreamTask, StreamUse};
 use crate::driver::{Driver, LARGE, Role};
 use crate::error::Error;
 use crate::guard;
@@ -60,31 +59,28 @@ impl<R: StreamRole> Driver<R> {
             StreamTask::Reject(delivery) => {
                 self.execute(|state, now| state.engine.stream_commands().reject(now, delivery, None));
             }
-            StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
-                let driver = Some(Arc::clone(self));
-                let mut undecoded = Undecoded { driver, stream: delivery.stream(), key };
+            StreamTask::Message(message, codec) if message.payload.len() >= LARGE => {
+                let mut undecoded = Undecoded { driver: Some(Arc::clone(self)), at: message.at };
                 self.runtime.spawn(Box::pin(async move {
                     if let Some(driver) = undecoded.driver.take() {
-                        driver.receive(delivery, payload, key, &codec);
+                        driver.receive(message, &codec);
                     }
                 }));
             }
-            StreamTask::Message(delivery, payload, key, codec) => {
-                self.receive(delivery, payload, key, &codec);
-            }
+            StreamTask::Message(message, codec) => self.receive(message, &codec),
         }
     }
 
     /// Decodes a message, and passes it to the consumer of its stream.
-    fn receive(self: &Arc<Self>, delivery: PendingMessage, payload: Bytes, key: usize, codec: &Codec) {
+    fn receive(self: &Arc<Self>, message: IncomingMessage, codec: &Codec) {
+        let IncomingMessage { delivery, payload, at } = message;
         let received = codec.receive(payload).map_err(|rejected| match rejected {
             RejectedMessage::Malformed(error) => Some(error.into_response()),
             RejectedMessage::Refused => None,
         });
-        let stream = delivery.stream();
         let (woken, unread) = self.execute(|state, now| {
             let (streams, engine) = (state.role.streams(), &mut state.engine);
-            match received.map(|message| streams.push(stream, key, message)) {
+            match received.map(|message| streams.push(at, message)) {
                 Ok(Ok(woken)) => {
                     engine.stream_commands().accept(now, delivery);
                     (woken, None)
@@ -95,7 +91,7 @@ impl<R: StreamRole> Driver<R> {
                 }
                 Err(cause) => {
                     engine.stream_commands().reject(now, delivery, cause);
-                    (streams.message_rejected(stream, key), None)
+                    (streams.message_rejected(at), None)
                 }
             }
         });
@@ -110,15 +106,13 @@ impl<R: StreamRole> Driver<R> {
 struct Undecoded<R: StreamRole> {
     /// `None` once decoding has started.
     driver: Option<Arc<Driver<R>>>,
-    stream: StreamHandle,
-    key: usize,
+    at: IncomingPlace,
 }
 
 impl<R: StreamRole> Drop for Undecoded<R> {
     fn drop(&mut self) {
         if let Some(driver) = &self.driver {
-            let woken =
-                driver.with_state(|state| state.role.streams().message_rejected(self.stream, self.key));
+            let woken = driver.with_state(|state| state.role.streams().message_rejected(self.at));
             woken.into_iter().for_each(Waker::wake);
         }
     }

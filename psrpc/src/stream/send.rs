@@ -20,18 +20,18 @@ use crate::runtime::BoxFuture;
 /// A builder for a send. Await it to send the message.
 ///
 /// The future resolves once the other side has accepted the message. Dropping the future stops the
-/// wait. If the future was polled before, the message may still arrive. Holding the future keeps
-/// the stream open, as holding a half does.
+/// wait. The message may still arrive, unless the future was never polled or the send was waiting
+/// for others. Holding the future keeps the stream open, as holding a half does.
 ///
 /// # Errors
 ///
 /// | reason | code | what happened | may it have arrived? |
 /// |---|---|---|---|
-/// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not accepted in time: the message or its ack was lost, or the consumer has no room | yes |
+/// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not accepted in time: the message or its ack was lost, or the consumer has no room | yes, unless [`may_have_run`](crate::Error::may_have_run) is `false` |
 /// | that of the stream's end | that of the cause | the stream has ended | yes, if it ended during the send |
 /// | [`PublishFailed`](crate::Reason::PublishFailed) | `unavailable` | the bus did not accept it | yes |
 /// | none | `invalid_argument` | the message is too large | no |
-/// | none | `resource_exhausted` | too many sends on the stream are pending | no |
+/// | none | `resource_exhausted` | too many sends on the stream wait for others | no |
 #[must_use = "a message is not sent until it is awaited"]
 pub struct PendingSend<'a> {
     end: &'a Arc<dyn StreamEnd>,
@@ -54,8 +54,8 @@ impl<'a> PendingSend<'a> {
         Self { end, message, options: SendOptions::default() }
     }
 
-    /// Sets how long the send may take, counted from the first poll. Default: the timeout of the
-    /// client or server, 3 s.
+    /// Sets how long the send may take, counted from the first poll, including the wait for other
+    /// sends. Default: the timeout of the client or server, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self

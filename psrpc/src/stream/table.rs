@@ -1,6 +1,5 @@
 //! The streams of one driver: events of the engine, queued for the tasks that wait for them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -9,6 +8,7 @@ use psrpc_engine::{Failure, PendingMessage, SendHandle, StreamEvent, StreamHandl
 use slab::Slab;
 
 use super::codec::Codec;
+use super::received::{Place, ReceivedMessages};
 use crate::cancellation::CancellationToken;
 use crate::info::CallInfo;
 use crate::message::AnyMessage;
@@ -30,9 +30,7 @@ pub(crate) struct StreamTable {
 struct Slot {
     stream: StreamHandle,
     codec: Arc<Codec>,
-    messages: VecDeque<AnyMessage>,
-    /// The number of messages being decoded. They are delivered before the end.
-    decoding: usize,
+    messages: ReceivedMessages,
     /// Tasks that wait for a message, or for the end after the last one.
     receivers: Waiters,
     /// Tasks that wait for the end only.
@@ -59,10 +57,26 @@ struct Sender {
     waker: Option<Waker>,
 }
 
+/// A message to decode.
+pub(crate) struct IncomingMessage {
+    pub(crate) delivery: PendingMessage,
+    pub(crate) payload: Bytes,
+    pub(crate) at: IncomingPlace,
+}
+
+/// Where a message goes once it is decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct IncomingPlace {
+    stream: StreamHandle,
+    /// The key of the stream's slot.
+    key: usize,
+    place: Place,
+}
+
 /// Work for streams, to be done after the lock is released.
 pub(crate) enum StreamTask {
-    /// Decode and accept a message, for the slot with this key.
-    Message(PendingMessage, Bytes, usize, Arc<Codec>),
+    /// Decode and accept a message.
+    Message(IncomingMessage, Arc<Codec>),
     /// Reject a message whose stream is no longer held.
     Reject(PendingMessage),
     Ended(Arc<Codec>, Box<Failure>),
@@ -88,8 +102,7 @@ impl StreamTable {
         let slot = Slot {
             stream,
             codec,
-            messages: VecDeque::new(),
-            decoding: 0,
+            messages: ReceivedMessages::default(),
             receivers: Waiters::default(),
             watchers: Waiters::default(),
             cause: None,
@@ -108,8 +121,9 @@ impl StreamTable {
                 let key = self.find(delivery.stream()).filter(|key| self.slots[*key].held);
                 let Some(key) = key else { return tasks(StreamTask::Reject(delivery)) };
                 let slot = &mut self.slots[key];
-                slot.decoding += 1;
-                tasks(StreamTask::Message(delivery, payload, key, Arc::clone(&slot.codec)));
+                let at = IncomingPlace { stream: delivery.stream(), key, place: slot.messages.reserve() };
+                let message = IncomingMessage { delivery, payload, at };
+                tasks(StreamTask::Message(message, Arc::clone(&slot.codec)));
             }
             StreamEvent::Sent { send, outcome } => {
                 // A send that was dropped has no sender.
@@ -143,33 +157,28 @@ impl StreamTable {
 
     /// Queues a decoded message, and returns the tasks to wake. Returns the message if the stream
     /// has no consumer.
-    pub(crate) fn push(
-        &mut self,
-        stream: StreamHandle,
-        key: usize,
-        message: AnyMessage,
-    ) -> Result<Vec<Waker>, AnyMessage> {
-        match self.decoded(stream, key) {
-            Some(slot) if slot.held => {
-                slot.messages.push_back(message);
-                Ok(slot.receivers.take().collect())
-            }
+    pub(crate) fn push(&mut self, at: IncomingPlace, message: AnyMessage) -> Result<Vec<Waker>, AnyMessage> {
+        match self.slot_of(at) {
+            Some(slot) if slot.held => Ok(match slot.messages.fill(at.place, message) {
+                true => slot.receivers.take().collect(),
+                false => Vec::new(),
+            }),
             _ => Err(message),
         }
     }
 
     /// Records that a message was rejected. Returns the tasks to wake, since it may have been the
     /// last message before the end.
-    pub(crate) fn message_rejected(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
-        self.decoded(stream, key).map(|slot| slot.receivers.take().collect()).unwrap_or_default()
+    pub(crate) fn message_rejected(&mut self, at: IncomingPlace) -> Vec<Waker> {
+        let Some(slot) = self.slot_of(at) else { return Vec::new() };
+        slot.messages.reject(at.place);
+        slot.receivers.take().collect()
     }
 
-    /// Records that a message was decoded. Looks the slot up by its key, since the stream may have
-    /// ended and its index may have been reused.
-    fn decoded(&mut self, stream: StreamHandle, key: usize) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(key).filter(|slot| slot.stream == stream)?;
-        slot.decoding -= 1;
-        Some(slot)
+    /// Returns the slot of a message. Looks it up by its key, since the stream may have ended and
+    /// its index may have been reused.
+    fn slot_of(&mut self, at: IncomingPlace) -> Option<&mut Slot> {
+        self.slots.get_mut(at.key).filter(|slot| slot.stream == at.stream)
     }
 
     /// Returns the next message, or `None` once the stream has ended and all messages were taken.
@@ -181,9 +190,9 @@ impl StreamTable {
         cx: &Context<'_>,
     ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
-        match slot.messages.pop_front() {
+        match slot.messages.pop() {
             Some(message) => (Poll::Ready(Some(message)), slot.receivers.remove(waiter)),
-            None if slot.cause.is_some() && slot.decoding == 0 => {
+            None if slot.cause.is_some() && slot.messages.is_empty() => {
                 (Poll::Ready(None), slot.receivers.remove(waiter))
             }
             None => (Poll::Pending, slot.receivers.wait(waiter, cx)),
@@ -314,7 +323,7 @@ impl StreamTable {
 #[derive(Default)]
 #[expect(dead_code, reason = "it is only dropped")]
 pub(crate) struct DiscardedStream {
-    messages: VecDeque<AnyMessage>,
+    messages: ReceivedMessages,
     waiting: [Waiters; 2],
     handler: Option<Arc<CancellationToken>>,
     slot: Option<Slot>,

@@ -81,7 +81,7 @@ impl<'a> User<'a> {
                 if let Some(delivery) = self.deliveries.pop_front() {
                     engine.stream_commands().accept(now, delivery);
                     if self.conversation.id != "stream-slow-consumer" {
-                        engine.stream_commands().taken(stream);
+                        assert!(!engine.stream_commands().taken(stream), "nothing is held back");
                     }
                 }
             }

@@ -143,7 +143,7 @@ impl<'a> Replay<'a> {
                 engine
                     .stream_commands()
                     .accept(now, self.deliveries.pop_front().expect("a message to be acknowledged"));
-                engine.stream_commands().taken(stream);
+                assert!(!engine.stream_commands().taken(stream), "nothing is held back");
             }
             (StreamBody::Close { code, text }, Some(stream)) => match self.peer.id() {
                 "stream-client-closed" => engine.close(now),

@@ -19,14 +19,24 @@ use psrpc_engine::{
 use crate::fixture::{EPOCH, QUEUE, SINGLE, ms};
 use crate::steps::Run;
 
-const LIMITS: StreamLimits =
-    StreamLimits { streams: 4, unread_per_stream: 3, sends_per_stream: 3, remembered: 12 };
+const LIMITS: StreamLimits = StreamLimits {
+    streams: 4,
+    unread_per_stream: 3,
+    held_per_stream: 2,
+    held: 4,
+    sends_per_stream: 3,
+    waiting_per_stream: 3,
+    remembered: 12,
+    ..StreamLimits::DEFAULT
+};
 
-fn streams(idle: bool, close: bool) -> StreamConfig {
-    StreamConfig {
-        idle_timeout: idle.then(|| ms(1500)),
-        slow_consumer: if close { SlowConsumer::Close } else { SlowConsumer::Discard },
-    }
+/// Generates a stream configuration.
+fn stream_configs() -> impl Strategy<Value = StreamConfig> {
+    let policies =
+        [SlowConsumer::HoldBack, SlowConsumer::HoldBack, SlowConsumer::Discard, SlowConsumer::Close];
+    let idle = prop::option::of(Just(ms(1500)));
+    (idle, prop::sample::select(policies.to_vec()))
+        .prop_map(|(idle_timeout, slow_consumer)| StreamConfig { idle_timeout, slow_consumer })
 }
 
 fn claimed() -> Route {
@@ -158,7 +168,7 @@ fn step<E: Engine>(
         StreamStep::CancelSend(index) => {
             let sends: Vec<_> = user.sends.keys().copied().collect();
             let Some(send) = pick(&sends, index) else { return };
-            run.engine.stream_commands().cancel_send(send);
+            run.engine.stream_commands().cancel_send(run.now, send);
             user.sends.insert(send, None);
         }
         StreamStep::Accept(index) | StreamStep::Reject(index, _) => {
@@ -174,7 +184,9 @@ fn step<E: Engine>(
         }
         StreamStep::Taken(index) => {
             let Some(stream) = pick(&user.streams, index) else { return };
-            run.engine.stream_commands().taken(stream);
+            if run.engine.stream_commands().taken(stream) {
+                run.engine.stream_commands().release(run.now, stream);
+            }
         }
         StreamStep::Close(index) => {
             let Some(stream) = pick(&user.streams, index) else { return };

@@ -1,8 +1,10 @@
 //! Tests of streams, on the client and on the server.
 
 mod ends;
+mod held;
 mod messages;
 mod opening;
+mod window;
 
 use std::time::Duration;
 
@@ -12,8 +14,8 @@ use psrpc_engine::proto::{
 };
 use psrpc_engine::{
     BusError, CallError, CallHandle, Client, ClientConfig, ClientEvent, Engine, Failure, OpenStream, Output,
-    PendingMessage, Reason, Received, Route, SendError, Server, ServerConfig, ServerEvent, SlowConsumer,
-    StreamEvent, StreamHandle, TimerKind,
+    PendingMessage, Reason, Received, Route, SendError, SendHandle, Server, ServerConfig, ServerEvent,
+    SlowConsumer, StreamEvent, StreamHandle, TimerKind,
 };
 
 use crate::fixture::{
@@ -115,6 +117,21 @@ impl<E: StreamEngine> Driven<E> {
             _ => None,
         });
         frames.collect()
+    }
+
+    /// Starts a send, which may have to wait.
+    fn start_send(&mut self, stream: StreamHandle, text: &'static str, timeout: Duration) -> SendHandle {
+        let send = self.engine.stream_commands().send(self.now, stream, text, Some(timeout)).unwrap();
+        self.drain();
+        send
+    }
+
+    /// Takes an accepted message on behalf of the consumer.
+    fn taken(&mut self, stream: StreamHandle) {
+        if self.engine.stream_commands().taken(stream) {
+            self.engine.stream_commands().release(self.now, stream);
+        }
+        self.drain();
     }
 
     fn send(&mut self, stream: StreamHandle, text: &'static str) -> Stream {

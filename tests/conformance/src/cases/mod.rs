@@ -1,5 +1,6 @@
 //! The cases, grouped by topic.
 
+mod back_pressure;
 mod bus;
 mod calls;
 mod claims;
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<&'static Case> {
         multi::CASES,
         streams::CASES,
         stream_ends::CASES,
+        back_pressure::CASES,
         subscriptions::CASES,
         limits::CASES,
         runtime_ends::CASES,

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use psrpc::proto::StreamBody;
-use psrpc::{
-    Error, ErrorCode, Reason, Server, ServerLimits, ServerOptions, ServerStream, SlowConsumer, StreamLimits,
-};
+use psrpc::{Error, ErrorCode, Reason, Server, ServerOptions, ServerStream, SlowConsumer};
 use tokio::sync::watch;
 
 use super::case_list;
@@ -29,8 +27,8 @@ pub(super) const CASES: &[Case] = case_list! {
     "stream/drop/client", "I8", "dropping a stream at the client ends it at the server", dropped;
     "stream/drop/client-closed", "I15", "closing a client ends its streams at once, on both sides", client_closed;
     "stream/hijack", "features T3", "a hijacked stream outlives its handler, until it is dropped", hijack;
-    "stream/slow-consumer", "I12", "a message beyond the capacity is not acknowledged, and other streams are not blocked", slow_consumer;
-    "stream/slow-consumer/goes-on", "I12", "a stream continues once its consumer has made room", slow_goes_on;
+    "stream/slow-consumer", "I12", "with the policy Discard, a message beyond the capacity is not acknowledged, and other streams are not blocked", slow_consumer;
+    "stream/slow-consumer/goes-on", "I12", "with the policy Discard, a stream continues once its consumer has made room", slow_goes_on;
     "stream/slow-consumer/close", "I12", "with the policy Close, a slow consumer loses its stream", slow_close;
     "stream/idle", "I8", "with an idle timeout, a stream ends if its peer is silent", idle;
     "stream/shutdown/eof", "I14", "a shutdown ends streams with EOF, and waits for their handlers", shutdown_eof;
@@ -120,7 +118,7 @@ async fn sends_fail(env: Env) -> Verdict {
         stream.closed().await;
         Ok(())
     };
-    let server = server(&env, room_for_one(), handler).await?;
+    let server = server(&env, room_for_one().slow_consumer(SlowConsumer::Discard), handler).await?;
     let client = env.client().await?;
     let stream = Arc::new(parade(&client).await?);
     send(&stream, ask("first")).await?;
@@ -204,8 +202,7 @@ async fn hijack(env: Env) -> Verdict {
 
 /// Returns the options of a server with a capacity of one message for each stream.
 fn room_for_one() -> ServerOptions {
-    let streams = StreamLimits { unread_per_stream: 1, ..StreamLimits::DEFAULT };
-    ServerOptions::new().limits(ServerLimits { streams, ..ServerLimits::DEFAULT })
+    ServerOptions::new().unread_per_stream(1)
 }
 
 /// Creates a server with a capacity of one message for each stream. Handlers of slow parades

@@ -466,9 +466,9 @@ fn random_selection(rng: &mut Rng, route: &Route) -> Selection {
 impl EngineUser<Client> for ClientUser {
     type Act = ClientAct;
 
-    fn reseed_at(&mut self, moment: Time) {
+    fn begin_step(&mut self, moment: Time) -> Checked {
         self.rng.reseed_at(moment);
-        self.stream_user.reseed_at(moment);
+        self.stream_user.begin_step(moment)
     }
 
     fn act(
@@ -587,7 +587,7 @@ impl EngineUser<Client> for ClientUser {
         if self.owes_gap {
             return Invariant::I12.violated(format!("{}: an update was lost without a gap", self.id()));
         }
-        self.stream_user.on_frame(frame);
+        self.stream_user.on_frame(moment, world, frame);
         world.note(Fact::ClientReceived(self.id(), frame, moment.now.time))
     }
 
@@ -608,6 +608,10 @@ impl EngineUser<Client> for ClientUser {
         handle.map_or(Ok(()), |handle| self.cancel(engine, moment, world, handle, true))
     }
 
+    fn held(engine: &Client) -> usize {
+        engine.held()
+    }
+
     fn expects_event(&self, _: &EngineWorld, frame: &Frame) -> bool {
         let expects = matches!(
             frame,
@@ -620,15 +624,17 @@ impl EngineUser<Client> for ClientUser {
 
     fn on_pause(&mut self, _: Time) {}
 
-    fn table_sizes(&self, engine: &Client) -> [TableSize; 5] {
+    fn table_sizes(&self, engine: &Client) -> [TableSize; 6] {
         let limits = &self.config.limits;
         [
             TableSize { table: "calls in flight", count: engine.in_flight(), limit: 2 * limits.calls },
             TableSize { table: "streams", count: engine.streams(), limit: limits.streams.streams },
+            TableSize { table: "messages held back", count: engine.held(), limit: limits.streams.held },
             TableSize {
                 table: "messages on their way",
                 count: engine.sending(),
-                limit: limits.streams.streams * limits.streams.sends_per_stream,
+                limit: limits.streams.streams
+                    * (limits.streams.sends_per_stream + limits.streams.waiting_per_stream),
             },
             TableSize {
                 table: UPDATE_SUBSCRIPTIONS,

@@ -8,6 +8,7 @@ use psrpc_engine::{
 };
 
 use super::methods::{Methods, SERVICE};
+use super::stream_user::ENOUGH_HELD;
 use crate::clock::{Clock, EPOCH};
 use crate::fault::Fault;
 use crate::rng::{GRAIN, Rng};
@@ -99,7 +100,12 @@ impl EnginePlan {
         let clocks = Clocks::draw(rng);
         let streams = StreamConfig {
             idle_timeout: rng.maybe(500, |rng| rng.grains(2000..8000)),
-            slow_consumer: rng.pick(&[SlowConsumer::Discard, SlowConsumer::Discard, SlowConsumer::Close]),
+            slow_consumer: rng.pick(&[
+                SlowConsumer::HoldBack,
+                SlowConsumer::HoldBack,
+                SlowConsumer::Discard,
+                SlowConsumer::Close,
+            ]),
         };
         let clients = rng.within(1..5);
         let tight = rng.maybe(500, |rng| TightLimits::draw(rng, &clocks, clients as usize));
@@ -276,7 +282,17 @@ fn server_config(
 
 fn tight_streams(rng: &mut Rng, remembered: usize) -> StreamLimits {
     let streams = rng.pick(&[32, 60]);
-    StreamLimits { streams, unread_per_stream: 2, sends_per_stream: 2, remembered }
+    StreamLimits {
+        streams,
+        unread_per_stream: 2,
+        held_per_stream: 2,
+        held: rng.pick(&[3, ENOUGH_HELD]),
+        sends_per_stream: 2,
+        waiting_per_stream: 6,
+        // At most twelve fresh streams send six messages each.
+        remembered: remembered + 100,
+        ..StreamLimits::DEFAULT
+    }
 }
 
 /// Registers all methods together, or each alone.

@@ -1,6 +1,7 @@
 //! Engines, driven in virtual time over the simulated network: the plan of a seed, the nodes that
 //! drive engines, and their users.
 
+mod arrivals;
 mod client_user;
 mod engine_node;
 mod engine_plan;

@@ -361,7 +361,7 @@ impl ServerUser {
     }
 
     /// Checks that the reason for a dropped frame is true.
-    fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
+    fn dropped(&mut self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
         let incoming = self.incoming.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
         let expires = incoming.map(|(_, expiry)| *expiry + self.config.skew_allowance);
         match (dropped.reason, self.phase) {
@@ -466,9 +466,9 @@ impl ServerUser {
 impl EngineUser<Server> for ServerUser {
     type Act = ServerAct;
 
-    fn reseed_at(&mut self, moment: Time) {
+    fn begin_step(&mut self, moment: Time) -> Checked {
         self.rng.reseed_at(moment);
-        self.stream_user.reseed_at(moment);
+        self.stream_user.begin_step(moment)
     }
 
     fn act(
@@ -552,7 +552,7 @@ impl EngineUser<Server> for ServerUser {
     }
 
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked {
-        self.stream_user.on_frame(frame);
+        self.stream_user.on_frame(moment, world, frame);
         self.incoming = match frame {
             Frame::Request(Request { request_id, expiry, .. }) => {
                 Some((request_id.clone(), WallTime::from_unix_nanos(*expiry)))
@@ -560,6 +560,10 @@ impl EngineUser<Server> for ServerUser {
             _ => None,
         };
         world.note(Fact::ServerReceived(self.fact_server(), frame, moment.now.time))
+    }
+
+    fn held(engine: &Server) -> usize {
+        engine.held()
     }
 
     fn expects_event(&self, world: &EngineWorld, frame: &Frame) -> bool {
@@ -579,15 +583,16 @@ impl EngineUser<Server> for ServerUser {
         }
     }
 
-    fn table_sizes(&self, engine: &Server) -> [TableSize; 5] {
+    fn table_sizes(&self, engine: &Server) -> [TableSize; 6] {
         let ServerLimits { requests, remembered, updates, streams, .. } = self.config.limits;
         [
             TableSize { table: "requests in flight", count: engine.in_flight(), limit: requests },
             TableSize { table: "streams", count: engine.streams(), limit: streams.streams },
+            TableSize { table: "messages held back", count: engine.held(), limit: streams.held },
             TableSize {
                 table: "messages on their way",
                 count: engine.sending(),
-                limit: streams.streams * streams.sends_per_stream,
+                limit: streams.streams * (streams.sends_per_stream + streams.waiting_per_stream),
             },
             TableSize { table: "updates", count: engine.publishing(), limit: updates },
             TableSize {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame};
 use psrpc_engine::{
     ClientConfig, Dropped, Engine, Failure, Now, PendingMessage, Reason, SendHandle, ServerConfig,
-    StreamEvent, StreamHandle, Time, WallTime,
+    SlowConsumer, StreamEvent, StreamHandle, Time,
 };
 
+use super::arrivals::Arrivals;
 use super::engine_run_event::EngineRunEvent;
 use super::user_act::{ClientAct, ServerAct, StreamAct};
 use crate::fault::Fault;
@@ -23,6 +24,16 @@ use crate::judge::payload;
 use crate::node_id::NodeId;
 use crate::rng::Rng;
 
+/// The number of messages that each side of a fresh stream sends at once. More than there is room
+/// for under tight limits, on either side.
+const FRESH_MESSAGES: u64 = 6;
+
+/// How long the bus takes at most to confirm an ack.
+const CONFIRMATION: Duration = Duration::from_secs(1);
+
+/// The limit on held messages from which fresh streams do not reach it.
+pub(super) const ENOUGH_HELD: usize = 100;
+
 /// The open streams of one node's user.
 pub(crate) struct StreamUser {
     node: NodeId,
@@ -30,9 +41,7 @@ pub(crate) struct StreamUser {
     /// The sends that have not ended: the stream of each, and its number unless a forged client
     /// opened the stream.
     sends: BTreeMap<SendHandle, (StreamHandle, Option<usize>)>,
-    /// The message that the engine is about to handle: its stream, and its expiry by the sender's
-    /// clock.
-    incoming: Option<(Text, WallTime)>,
+    arrivals: Arrivals,
     config: StreamUserConfig,
     rng: Rng,
 }
@@ -44,6 +53,9 @@ pub(crate) struct StreamUserConfig {
     allowance: Duration,
     /// The number of messages of a stream that may wait for the consumer.
     unread: usize,
+    /// Whether the engine holds back the messages of slow consumers, without reaching a limit at the
+    /// end of a run.
+    holds_back: bool,
     has_idle_timeout: bool,
 }
 
@@ -55,6 +67,8 @@ macro_rules! stream_user_configs {
                     timeout: config.timeout,
                     allowance: config.skew_allowance,
                     unread: config.limits.streams.unread_per_stream,
+                    holds_back: config.streams.slow_consumer == SlowConsumer::HoldBack
+                        && config.limits.streams.held >= ENOUGH_HELD,
                     has_idle_timeout: config.streams.idle_timeout.is_some(),
                 }
             }
@@ -75,6 +89,8 @@ struct UserStream {
     fresh: bool,
     /// The number of messages that wait for the consumer.
     unread: usize,
+    /// Whether the consumer had room at the start of the step.
+    had_room: bool,
     ended: bool,
     /// Whether to forget the stream when it ends.
     done: bool,
@@ -82,8 +98,8 @@ struct UserStream {
 
 impl StreamUser {
     pub(crate) fn new(node: NodeId, config: impl Into<StreamUserConfig>, rng: Rng) -> Self {
-        let (streams, sends) = (BTreeMap::new(), BTreeMap::new());
-        Self { node, streams, sends, incoming: None, config: config.into(), rng }
+        let (streams, sends, arrivals) = (BTreeMap::new(), BTreeMap::new(), Arrivals::default());
+        Self { node, streams, sends, arrivals, config: config.into(), rng }
     }
 
     /// Adds a stream.
@@ -96,11 +112,13 @@ impl StreamUser {
     ) {
         let fresh = number.is_some_and(|number| world.model.is_fresh(number));
         let rng = &mut self.rng;
-        let remaining = if fresh { 2 } else { rng.below(5) };
+        let remaining = if fresh { FRESH_MESSAGES } else { rng.below(10) };
         let closes = if fresh { closes } else { rng.chance(500) };
         let done = matches!(self.node, NodeId::Client(_));
-        self.streams
-            .insert(stream, UserStream { number, remaining, closes, fresh, unread: 0, ended: false, done });
+        self.streams.insert(
+            stream,
+            UserStream { number, remaining, closes, fresh, unread: 0, had_room: true, ended: false, done },
+        );
         // Nothing else may ever end it.
         let late = world.is_calm() && !fresh && !self.config.has_idle_timeout;
         self.schedule(world, 40, if late { StreamAct::Close(stream) } else { StreamAct::Send(stream) });
@@ -146,11 +164,11 @@ impl StreamUser {
             StreamAct::Send(stream) => self.send_some(engine, moment, world, stream),
             StreamAct::Accept(delivery, payload) => self.accept(engine, moment, world, delivery, &payload),
             StreamAct::Take(stream) => {
-                self.taken(engine, stream);
+                self.taken(engine, moment, stream);
                 Ok(())
             }
             StreamAct::CancelSend(send) => {
-                engine.stream_commands().cancel_send(send);
+                engine.stream_commands().cancel_send(moment.now, send);
                 match self.sends.remove(&send) {
                     Some((_, Some(number))) => world.note(Fact::Abandoned { number }),
                     _ => Ok(()),
@@ -165,7 +183,7 @@ impl StreamUser {
         }
     }
 
-    /// Sends one or two messages.
+    /// Sends a few messages at once, or all of a fresh stream.
     fn send_some<E: Engine>(
         &mut self,
         engine: &mut E,
@@ -181,7 +199,7 @@ impl StreamUser {
             }
             return Ok(());
         }
-        let count = self.rng.within(1..3).min(state.remaining);
+        let count = if state.fresh { state.remaining } else { self.rng.within(1..5).min(state.remaining) };
         state.remaining -= count;
         let (number, fresh) = (state.number, state.fresh);
         for _ in 0..count {
@@ -226,9 +244,13 @@ impl StreamUser {
         Ok(())
     }
 
-    /// Reseeds the random choices for a moment.
-    pub(crate) fn reseed_at(&mut self, moment: Time) {
+    /// Begins a step of the node, which reseeds the random choices.
+    pub(crate) fn begin_step(&mut self, moment: Time) -> Checked {
         self.rng.reseed_at(moment);
+        for stream in self.streams.values_mut() {
+            stream.had_room = stream.unread < self.config.unread;
+        }
+        self.arrivals.begin_step()
     }
 
     pub(crate) fn on_event<E: Engine>(
@@ -252,10 +274,9 @@ impl StreamUser {
                 if state.done {
                     self.forget(stream);
                 }
-                match number {
-                    Some(stream) => world.note(Fact::StreamEnded { at: self.node, stream, cause: &cause }),
-                    None => Ok(()),
-                }
+                let Some(stream) = number else { return Ok(()) };
+                self.arrivals.ended(stream);
+                world.note(Fact::StreamEnded { at: self.node, stream, cause: &cause })
             }
             _ => Ok(()),
         }
@@ -281,6 +302,7 @@ impl StreamUser {
                 .violated(format!("{} messages wait for the consumer at {node}", state.unread));
         }
         if let Some(stream) = state.number {
+            self.arrivals.delivered(moment, stream, &payload)?;
             world.note(Fact::MessageReceived { at: node, stream, payload: &payload })?;
         }
         let rng = &mut self.rng;
@@ -312,8 +334,10 @@ impl StreamUser {
             world.note(Fact::Accepted { at: self.node, message })?;
         }
         engine.stream_commands().accept(moment.now, delivery);
-        if state.fresh {
-            self.taken(engine, stream);
+        if state.fresh && !self.config.holds_back {
+            self.taken(engine, moment, stream);
+        } else if state.fresh {
+            self.schedule(world, 8, StreamAct::Take(stream));
         } else {
             let slow = world.scene.faults.happens(Fault::SlowConsumer, &mut self.rng);
             self.schedule(world, if slow { 2000 } else { 8 }, StreamAct::Take(stream));
@@ -321,38 +345,39 @@ impl StreamUser {
         Ok(())
     }
 
-    fn taken<E: Engine>(&mut self, engine: &mut E, stream: StreamHandle) {
+    fn taken<E: Engine>(&mut self, engine: &mut E, moment: Moment, stream: StreamHandle) {
         if let Some(state) = self.streams.get_mut(&stream) {
             state.unread -= 1;
-            engine.stream_commands().taken(stream);
+            if engine.stream_commands().taken(stream) {
+                engine.stream_commands().release(moment.now, stream);
+            }
         }
     }
 
     /// Notes the frame that the engine is about to handle.
-    pub(crate) fn on_frame(&mut self, frame: &Frame) {
-        self.incoming = match frame {
-            Frame::Stream(Stream { stream_id, expiry, body: Some(StreamBody::Message { .. }), .. }) => {
-                Some((stream_id.clone(), WallTime::from_unix_nanos(*expiry)))
-            }
-            _ => None,
-        };
+    pub(crate) fn on_frame(&mut self, moment: Moment, world: &EngineWorld, frame: &Frame) {
+        self.arrivals.on_frame(moment, world, frame);
     }
 
     /// Checks that the reason for a dropped message of a stream is true.
-    pub(crate) fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
-        let Some((_, expiry)) = self.incoming.as_ref().filter(|(stream_id, _)| *stream_id == dropped.peer)
-        else {
-            return Ok(());
-        };
-        if dropped.reason == Reason::ExpiredMessage && moment.latest_wall < *expiry + self.config.allowance {
+    pub(crate) fn dropped(&mut self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
+        let Some(number) = world.model.number_of(&dropped.peer) else { return Ok(()) };
+        let expiry = self.arrivals.incoming_expiry(number, dropped);
+        let is_incoming = expiry.is_some();
+        if dropped.reason == Reason::ExpiredMessage
+            && expiry.is_some_and(|expiry| moment.latest_wall < expiry + self.config.allowance)
+        {
             return Invariant::I16
                 .violated(format!("{}: a message was dropped before it expired", self.node));
         }
-        let number = world.model.number_of(&dropped.peer);
-        let matches = |state: &&UserStream| state.number.is_some() && state.number == number;
-        let has_room =
-            self.streams.values().find(matches).is_some_and(|state| state.unread < self.config.unread);
-        if dropped.reason == Reason::SlowConsumer && has_room && !moment.is_full {
+        if dropped.reason != Reason::Duplicate || is_incoming {
+            self.arrivals.dropped(moment, number, &dropped.request_id);
+        }
+        let state = self.streams.values().find(|state| state.number == Some(number));
+        let had_room = state.is_some_and(|state| state.had_room);
+        // After the bus was full, it may not have confirmed all acks yet.
+        let is_blocked = moment.is_full || !is_incoming && moment.was_full_within(CONFIRMATION);
+        if dropped.reason == Reason::SlowConsumer && had_room && !is_blocked {
             return Invariant::I12
                 .violated(format!("{}: a message was dropped although there was room", self.node));
         }

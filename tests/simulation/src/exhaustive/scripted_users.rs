@@ -96,7 +96,7 @@ impl ScriptedUser<Client> for ScriptedClient {
             ClientEvent::Stream(StreamEvent::Message { delivery, .. }) => {
                 let stream = delivery.stream();
                 engine.stream_commands().accept(clocks(now), delivery);
-                engine.stream_commands().taken(stream);
+                assert!(!engine.stream_commands().taken(stream), "nothing is held back");
                 self.stream_event_done(engine, now);
             }
             ClientEvent::Stream(StreamEvent::Sent { .. }) => self.stream_event_done(engine, now),
@@ -168,7 +168,7 @@ impl ScriptedUser<Server> for ScriptedServer {
             ServerEvent::Stream(StreamEvent::Message { delivery, .. }) => {
                 let stream = delivery.stream();
                 engine.stream_commands().accept(clocks(now), delivery);
-                engine.stream_commands().taken(stream);
+                assert!(!engine.stream_commands().taken(stream), "nothing is held back");
                 if self.scenario.kind == Kind::Stream {
                     engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(WITHIN_LIMITS);
                 }

@@ -327,6 +327,10 @@ impl Model {
                     && let Some(stream) = self.stream_of_send(message)
                 {
                     self.sends.insert((node, request_id.clone()), message);
+                    if !self.operations.is_open(message) {
+                        return Invariant::I7
+                            .violated(format!("message {message} was published after its send had ended"));
+                    }
                     return self.stream(stream).check_published(node, message);
                 }
             }

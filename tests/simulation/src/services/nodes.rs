@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use psrpc::middleware::Retry;
 use psrpc::{
-    AnyMessage, ClientLimits, ClientOptions, ErrorCode, Method, NextHandler, Reason, Request, Runtime,
-    ServerLimits, ServerOptions, StreamLimits,
+    AnyMessage, ClientOptions, ErrorCode, Method, NextHandler, Reason, Request, Runtime, ServerOptions,
 };
 use psrpc_testing::StoppableRuntime;
 
@@ -336,11 +335,11 @@ async fn sleep(node: &Node, duration: Duration) {
 
 impl ClientPlan {
     fn options(&self) -> ClientOptions {
-        let streams = StreamLimits { unread_per_stream: self.room, ..StreamLimits::DEFAULT };
         let options = ClientOptions::new()
             .skew_allowance(self.allowance)
             .stream_idle_timeout(IDLE)
-            .limits(ClientLimits { streams, ..ClientLimits::DEFAULT });
+            .unread_per_stream(self.room)
+            .slow_consumer(self.slow_consumer);
         match self.intercepted {
             true => options.request_hook(|_, _| {}).interceptor(Retry::new().attempts(1)),
             false => options,
@@ -350,11 +349,11 @@ impl ClientPlan {
 
 impl ServerPlan {
     fn options(&self) -> ServerOptions {
-        let streams = StreamLimits { unread_per_stream: self.room, ..StreamLimits::DEFAULT };
         let options = ServerOptions::new()
             .skew_allowance(self.allowance)
             .stream_idle_timeout(IDLE)
-            .limits(ServerLimits { streams, ..ServerLimits::DEFAULT });
+            .unread_per_stream(self.room)
+            .slow_consumer(self.slow_consumer);
         match self.intercepted {
             true => options.interceptor(|request: Request<AnyMessage>, next: NextHandler| next.run(request)),
             false => options,

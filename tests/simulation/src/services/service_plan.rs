@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use psrpc::WallTime;
+use psrpc::{SlowConsumer, WallTime};
 
 use crate::clock::{Clock, EPOCH};
 use crate::rng::{GRAIN, Rng};
@@ -23,6 +23,7 @@ pub(super) struct ClientPlan {
     pub(super) allowance: Duration,
     /// The number of messages of a stream that may wait for their consumer.
     pub(super) room: usize,
+    pub(super) slow_consumer: SlowConsumer,
     /// Whether its calls have interceptors.
     pub(super) intercepted: bool,
 }
@@ -32,6 +33,7 @@ pub(super) struct ServerPlan {
     pub(super) clock: Clock,
     pub(super) allowance: Duration,
     pub(super) room: usize,
+    pub(super) slow_consumer: SlowConsumer,
     pub(super) intercepted: bool,
     pub(super) affinity: f32,
 }
@@ -108,15 +110,25 @@ impl ServicePlan {
 impl ClientPlan {
     fn draw(rng: &mut Rng, skew: u64) -> Self {
         let (clock, allowance) = (clock(rng, skew), allowance(rng, skew));
-        Self { clock, allowance, room: rng.pick(&[1024, 1024, 2]), intercepted: rng.chance(500) }
+        let (room, slow_consumer) = capacity(rng);
+        Self { clock, allowance, room, slow_consumer, intercepted: rng.chance(500) }
     }
 }
 
 impl ServerPlan {
     fn draw(rng: &mut Rng, skew: u64) -> Self {
         let (clock, allowance) = (clock(rng, skew), allowance(rng, skew));
-        let (room, intercepted) = (rng.pick(&[1024, 1024, 2]), rng.chance(500));
-        Self { clock, allowance, room, intercepted, affinity: rng.pick(&[0.25, 0.5, 1.0]) }
+        let ((room, slow_consumer), intercepted) = (capacity(rng), rng.chance(500));
+        Self { clock, allowance, room, slow_consumer, intercepted, affinity: rng.pick(&[0.25, 0.5, 1.0]) }
+    }
+}
+
+/// Draws how many messages of a stream may wait for their consumer, and what happens to others.
+fn capacity(rng: &mut Rng) -> (usize, SlowConsumer) {
+    match rng.chance(600) {
+        true => (rng.pick(&[1024, 2, 1]), SlowConsumer::HoldBack),
+        // With less room, a fresh message may be discarded before its handler takes the one before.
+        false => (rng.pick(&[1024, 2]), SlowConsumer::Discard),
     }
 }
 

@@ -80,6 +80,15 @@ fn messages_published_out_of_order_violate_i7() {
 }
 
 #[test]
+fn a_message_published_after_its_send_was_canceled_violates_i7() {
+    let message = StreamBody::Message { payload: "call 1".into() };
+    let sends = || History::stream(false).starts_send(CLIENT);
+    sends().publishes_on_stream(CLIENT, message.clone()).passes();
+    let canceled = sends().note(Fact::Abandoned { number: 1 });
+    canceled.publishes_on_stream(CLIENT, message).violates(Invariant::I7);
+}
+
+#[test]
 fn a_server_that_does_not_see_a_canceled_opening_without_faults_violates_i8() {
     let canceled = |history: History| {
         let failure = failure(Reason::Canceled, error("request canceled"));
