@@ -15,7 +15,7 @@ pub struct Provider<T> {
 }
 
 impl<T> Provider<T> {
-    /// Wraps a function. `name` names the values that it returns in errors.
+    /// Wraps a function. Errors refer to its values as `name`.
     pub fn new<E: Into<ProviderError>>(
         name: &'static str,
         provide: impl Fn() -> Result<T, E> + Send + Sync + 'static,

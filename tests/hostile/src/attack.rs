@@ -1,4 +1,5 @@
-//! The attacks: what the hostile peer publishes, how the victim counts it, and what it may cost.
+//! The attacks: the frames of the hostile peer, the reasons by which the victim counts them, and
+//! the bound of the memory.
 
 use psrpc_tokio::{ClientLimits, Reason, ServerLimits};
 
@@ -29,7 +30,7 @@ pub(crate) struct Attack {
     pub(crate) reasons: &'static [Reason],
     /// How many frames the victim may accept without dropping them later.
     pub(crate) accepted: usize,
-    /// One of so many frames is published, since the frames are large or slow to handle.
+    /// One frame in `share` is published, since the frames are large or slow to handle.
     pub(crate) share: usize,
     pub(crate) held: Held,
     pub(crate) pressure: Pressure,
