@@ -70,7 +70,8 @@ struct Queue {
     unflushed: Size,
     /// The amount covered by the current flush.
     flushing: Size,
-    /// The number of lost connections. Distinguishes the frames of the current one from earlier ones.
+    /// The number of lost connections. Distinguishes the frames of the current connection from
+    /// earlier ones.
     losses: u64,
     permissions: Permissions,
     pace: Pace,

@@ -232,7 +232,7 @@ impl ConnectionRole for SubscriptionSender {
     }
 
     /// Closes the queue of locks, which completes its operations first. Closing it earlier would
-    /// fail the frames that a leaving subscriber receives before the server has confirmed.
+    /// lose frames that a leaving subscriber receives before the server has confirmed.
     fn on_ended(&self) {
         self.0.commands.locks.close(&mut WakeList::new());
     }

@@ -253,8 +253,8 @@ impl ClusterLocks {
         failed
     }
 
-    /// Returns the connection to a node after [`connect`](Self::connect), or the reason why there
-    /// is none.
+    /// Returns the connection to a node that was passed to [`connect`](Self::connect), or the
+    /// reason why there is none.
     fn connection(&self, node: &Node) -> Result<MultiplexedConnection, BusError> {
         match &self.nodes[node] {
             NodeState::Up { session, .. } => Ok(session.connection.clone()),

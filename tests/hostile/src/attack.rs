@@ -25,8 +25,8 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) victim: Victim,
     pub(crate) forge: fn(&mut Forger, usize) -> Forged,
-    /// The reasons by which the victim counts the frames. The first must occur, unless
-    /// the requests expire before a busy machine has read them.
+    /// The reasons by which the victim counts the frames. The first must occur, unless the
+    /// requests expire before a busy machine has read them.
     pub(crate) reasons: &'static [Reason],
     /// How many frames the victim may accept without dropping them later.
     pub(crate) accepted: usize,
@@ -47,7 +47,7 @@ pub(crate) enum Victim {
     Server,
 }
 
-/// How hard the peer presses.
+/// How fast the peer publishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pressure {
     /// It publishes no faster than the victim reads.

@@ -94,7 +94,7 @@ impl Forger {
         let channel = requests();
         let envelope = request.encode("");
         let name = b"type.googleapis.com/internal.Request";
-        // The type and its length, and the tag of the value and its length of two bytes.
+        // Skips the type with its tag and length, and the tag and the two-byte length of the value.
         let mut value = envelope[2 + name.len() + 3..].to_vec();
         value.extend([0xa2, 0x06, 0x80, 0x80, 0x40]);
         value.resize(value.len() + MIB as usize, 0);

@@ -1,6 +1,6 @@
 //! A hostile peer on a shared bus: publishes forged frames at real clients and servers. Checks that
-//! honest calls succeed all the while, that every dropped frame is counted with its reason, and that
-//! the memory stays within what the limits allow.
+//! honest calls succeed during the flood, that every dropped frame is counted with its reason, and
+//! that the memory stays within the limits.
 
 #![forbid(unsafe_code)]
 
@@ -39,7 +39,7 @@ struct Options {
     /// Run only the kind with this number, in this process.
     #[arg(long, value_parser = kind)]
     kind: Option<&'static Attack>,
-    /// Print the memory of an entry of each table, and publish no attack.
+    /// Print the memory of an entry of each table; run no attack.
     #[arg(long)]
     sizes: bool,
     /// Measure only the entry with this number, in this process.

@@ -18,7 +18,7 @@ use crate::site::{Held, Site};
 
 /// How many frames the peer publishes before it waits until the victim has read them.
 const BURST: usize = 1000;
-/// The same for [`Pressure::Overrun`]: twice what a subscription queues.
+/// The same for [`Pressure::Overrun`]: twice the capacity of a subscription's queue.
 const OVERRUN: usize = 2 * 8192;
 /// The horizon of the server: shorter than the default, so that the attacks that wait for it end
 /// soon.
@@ -193,11 +193,11 @@ async fn wait_until_read(
     }
 }
 
-/// Waits until all tables are empty. The server forgets a request when it expires, so this ends at
-/// the last expiry at the latest.
+/// Waits until all tables are empty. The server forgets each request at its expiry, so this ends
+/// no later than the last expiry.
 async fn wait_until_empty(site: &Site) -> Result<(), String> {
-    // The longest-lived entries are those of `HORIZON` and of the honest calls. Without the
-    // hostile peer, nothing makes new ones.
+    // The longest-lived entries belong to the honest calls, and to requests that live until
+    // `HORIZON`. Without the hostile peer, nothing makes new ones.
     let deadline = Instant::now() + 2 * HORIZON + PATIENCE;
     loop {
         let entries = site.entries();

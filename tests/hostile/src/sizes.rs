@@ -80,8 +80,8 @@ pub(crate) async fn measure(size: &Size) -> Result<u64, String> {
     Ok(grown / size.entries as u64)
 }
 
-/// Waits until the server and the client have read the frames in their queues: those of a new call
-/// come last.
+/// Waits until the server and the client have read the frames in their queues: they read the
+/// frames of a new call after those.
 async fn settle(site: &Site) -> Result<(), String> {
     let call = tokio::time::timeout(Duration::from_secs(30), site.call()).await;
     let call = call.map_err(|_| "a call took longer than 30 s".to_owned())?;
