@@ -10,7 +10,7 @@ bus   work         threads conc |   calls/s   p50 us   p99 us p99.9 us   CPU us 
 
 pub(crate) const LEGEND: &str = "\
 CPU and allocs: of this process, per call. Bus CPU: of the bus's server. Floor: the same hops without the protocol, on tokio channels in process and on
-the bare client library elsewhere; its p50 at a concurrency of 1 is that of bare blocking sockets. Lib p50: always that of the channels or the library.";
+the bare client library elsewhere. On Redis and NATS, its p50 at a concurrency of 1 is that of bare blocking sockets. Lib p50: always that of the channels or the library.";
 
 pub(crate) fn line(row: &Row) -> String {
     let Row { bus, work, concurrency, threads, errors, .. } = row;

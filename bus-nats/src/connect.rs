@@ -34,7 +34,8 @@ pub(crate) struct Connection {
 
 /// The reason why an attempt to connect failed.
 pub(crate) enum AttemptError {
-    /// One side refuses the credentials or the certificate of the other, or the options fail.
+    /// One side refuses the credentials or the certificate of the other, or the options do not
+    /// provide valid ones.
     Refused(String),
     Failed(String),
     Inbox,
@@ -66,7 +67,7 @@ impl Shared {
             causes.push(if is_alone { cause } else { format!("{address}: {cause}") });
         }
         let cause = causes.join("; ");
-        // A refusal by one server needs the user, whatever the others say.
+        // A refusal by one server is reported, even if other servers failed for other reasons.
         Err(match is_refusal {
             true => ConnectError::Refused { servers, cause },
             false => ConnectError::Server { servers, cause },

@@ -391,7 +391,7 @@ impl Shared {
             yield_now().await;
         };
         self.within(self.options.connection_timeout, left).await;
-        // Flushes of the other connection do not count any more.
+        // Flushes of the old connection do not count any more.
         self.publisher.flushed();
     }
 

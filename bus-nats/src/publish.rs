@@ -42,7 +42,8 @@ const FLUSH_AFTER: Size = Size { bytes: 256 * 1024, frames: 512 };
 /// The maximum number of frames that are encoded before the first of them is sent.
 const BATCH: usize = 64;
 
-/// The capacity of the client library: more than the bus passes to it before it has written.
+/// The capacity of the client library. It exceeds the number of frames that the bus passes to the
+/// library before they are written.
 pub(crate) const CLIENT_CAPACITY: usize = 2 * MAX_UNWRITTEN.frames;
 
 /// Publishes frames on the current connection.
@@ -69,7 +70,8 @@ struct Queue {
     unflushed: Size,
     /// The amount covered by the current flush.
     flushing: Size,
-    /// The number of lost connections. Distinguishes the frames of the current one from earlier ones.
+    /// The number of lost connections. Distinguishes the frames of the current connection from
+    /// earlier ones.
     losses: u64,
     permissions: Permissions,
     pace: Pace,

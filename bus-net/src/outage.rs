@@ -38,8 +38,9 @@ impl Outage {
         }
     }
 
-    /// Records that a server refuses the bus, which the cause of the outage does not tell. Reports
-    /// [`BusEvent::ConnectionLost`] once more for the first refusal of an outage.
+    /// Records that a server refuses the bus. Reports [`BusEvent::ConnectionLost`] once more for
+    /// the first refusal of an outage, because the cause reported at its beginning does not show
+    /// the refusal.
     pub fn refused(&mut self, cause: &BusError, wakes: &mut WakeList) {
         if let Some(current) = &mut self.current
             && !std::mem::replace(&mut current.is_refused, true)

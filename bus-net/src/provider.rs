@@ -7,15 +7,15 @@ use std::sync::Arc;
 /// An error of a function that returns credentials or TLS options.
 pub type ProviderError = Box<dyn Error + Send + Sync>;
 
-/// A function that a bus calls for each connection, so that what it returns can change while the
-/// bus runs. Cheap to clone.
+/// A function that a bus calls for each connection, so that its result can change while the bus
+/// runs. Cheap to clone.
 pub struct Provider<T> {
     name: &'static str,
     provide: Arc<dyn Fn() -> Result<T, ProviderError> + Send + Sync>,
 }
 
 impl<T> Provider<T> {
-    /// Wraps a function. `name` names the values that it returns in errors.
+    /// Wraps a function. Errors refer to its values as `name`.
     pub fn new<E: Into<ProviderError>>(
         name: &'static str,
         provide: impl Fn() -> Result<T, E> + Send + Sync + 'static,

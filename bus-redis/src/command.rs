@@ -67,7 +67,7 @@ impl Operation for Command {
 /// State shared between the command connection and the bus.
 pub(crate) struct Commands {
     pub(crate) queue: Arc<ConnectionQueue<Command>>,
-    /// The queue of locks and removals. It is the same queue, except in a cluster.
+    /// The queue of locks and removals. Outside of a cluster, it is `queue`.
     pub(crate) locks: Arc<ConnectionQueue<Command>>,
     pub(crate) table: Lock<Table>,
     pub(crate) connector: Arc<Connector>,

@@ -47,8 +47,8 @@ impl Outages {
     }
 
     /// Records that the server refuses the credentials or the certificate of the bus, or that a
-    /// function of the options failed to return them, which the cause of the outage does not show.
-    /// Reported once per outage.
+    /// function of the options failed to return them. The cause reported at the beginning of the
+    /// outage does not show this, so it is reported too, once per outage.
     pub(crate) fn refused(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
         self.state.lock().outage.refused(cause, &mut wakes);

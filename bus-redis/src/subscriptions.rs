@@ -207,7 +207,7 @@ impl ConnectionRole for SubscriptionSender {
             }
             // The next connection subscribes again.
             (SubscriptionChange::Subscribe { .. }, Err(Failure::Lost(_))) => {}
-            // Goes through the command queue, behind the locks of frames received earlier.
+            // Goes through the queue of locks, behind the locks of frames received earlier.
             (SubscriptionChange::Unsubscribe { channel, last }, _) => self.0.commands.remove(channel, last),
         }
     }
@@ -231,8 +231,8 @@ impl ConnectionRole for SubscriptionSender {
         self.0.commands.table.lock().lost(cause, &mut wakes);
     }
 
-    /// Closes the queue of locks. A leaving subscriber still needs it for frames received before
-    /// the server confirmed.
+    /// Closes the queue of locks, which completes its operations first. Closing it earlier would
+    /// lose frames that a leaving subscriber receives before the server has confirmed.
     fn on_ended(&self) {
         self.0.commands.locks.close(&mut WakeList::new());
     }

@@ -118,7 +118,7 @@ async fn open(url: &str, runtime: impl Runtime, options: Options) -> Result<Arc<
             Err(error) => Err(Error::from_source(ErrorCode::InvalidArgument, error)),
         },
         Some("nats" | "tls") => Ok(Arc::new(NatsBus::connect_with(url, runtime, options.nats).await?)),
-        // The crate reports which of these schemes are not supported.
+        // `RedisBus` reports the schemes that it does not support.
         Some(scheme) if is_redis(scheme) => {
             Ok(Arc::new(RedisBus::connect_with(url, runtime, options.redis).await?))
         }

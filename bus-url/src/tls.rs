@@ -37,8 +37,8 @@ impl TlsFiles {
         self
     }
 
-    /// Sets the files with the certificate that the bus shows to the server, with its chain, and
-    /// with its private key. Default: none.
+    /// Sets the files of the client certificate, with its chain, and of its private key. Default:
+    /// none.
     #[must_use]
     pub fn client_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.client = Some(ClientFiles { certificate: certificate.into(), key: key.into() });

@@ -38,8 +38,8 @@ const DELAY: Duration = Duration::from_millis(100);
 /// for 5 s, a lock acquired later could take a frame a second time.
 const LATEST: Duration = Duration::from_secs(2);
 
-/// How long connecting to a master, or its reply, may take. A batch waits for the slowest master,
-/// so this and a batch that waits for it fit into [`LATEST`].
+/// The timeout for connecting to a master, and for its reply. A batch waits for its slowest master,
+/// and a lock may wait for the batch before its own, so the timeout is half of [`LATEST`].
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 const TOO_LATE: &str = "the lock could not be sent in time";
@@ -253,7 +253,8 @@ impl ClusterLocks {
         failed
     }
 
-    /// Returns the connection to a node that [`connect`](Self::connect) got, or why there is none.
+    /// Returns the connection to a node that was passed to [`connect`](Self::connect), or the
+    /// reason why there is none.
     fn connection(&self, node: &Node) -> Result<MultiplexedConnection, BusError> {
         match &self.nodes[node] {
             NodeState::Up { session, .. } => Ok(session.connection.clone()),
@@ -261,7 +262,7 @@ impl ClusterLocks {
         }
     }
 
-    /// Gives up the connection to a node. Returns the error with its name.
+    /// Gives up the connection to a node. Returns the error, which names the node.
     fn down(&mut self, node: &Node, cause: String) -> BusError {
         let cause = error(node, cause);
         self.set_down(node, cause.clone());

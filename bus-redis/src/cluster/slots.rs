@@ -28,7 +28,7 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// If the node does not reply.
+    /// Returns an error if the node does not reply.
     pub(crate) async fn ask(session: &mut Session) -> RedisResult<Option<Self>> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");

@@ -23,8 +23,8 @@ macro_rules! call_options {
         ///
         /// - The call's deadline is no later than the handler's. The handler of a stream has none.
         /// - The call ends with `canceled` when the handler ends, also if another task awaits it.
-        ///   After [`hijack`](crate::ServerStream::hijack) that is when the handler returns. A
-        ///   stream that was opened within a handler stays open.
+        ///   The handler of a [hijacked](crate::ServerStream::hijack) stream ends when it returns.
+        ///   A stream that was opened within a handler stays open.
         /// - The trace context of the request (`traceparent`, `tracestate` and `baggage`) and the
         ///   entries named by
         ///   [`ClientOptions::propagate_metadata`](crate::ClientOptions::propagate_metadata) are

@@ -22,7 +22,7 @@ use crate::waiting::WaiterKey;
 /// within a handler.
 const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// What a handler is called with: a [`Request`](crate::Request) or a
+/// The argument of a handler: a [`Request`](crate::Request) or a
 /// [`ServerStream`](crate::ServerStream). Calls can be made [within](crate::Call::within) it.
 ///
 /// This trait is sealed.
@@ -71,7 +71,7 @@ impl Scope {
     /// Returns the handler's deadline on the monotonic clock of another runtime.
     fn deadline_on(&self, runtime: &dyn Runtime) -> Option<Time> {
         let deadline = self.0.deadline?;
-        // This clock is read first, so that the deadline is rather early than late.
+        // This clock is read first, so that an inexact deadline is too early, not too late.
         let now = runtime.now().time;
         Some(now + deadline.since(self.0.runtime.now().time))
     }

@@ -1,4 +1,4 @@
-//! Which party caused an error, and what follows for retries.
+//! Which party caused an error, whether a retry may succeed, and whether a handler may have run.
 
 use psrpc_engine::Reason;
 use psrpc_engine::proto::ErrorCode;

@@ -32,7 +32,7 @@ struct Detail {
 
 impl From<Error> for Status {
     /// Converts the code (PROTOCOL section 10), the text and the details. The error becomes the
-    /// source of the status, which is not sent.
+    /// source of the status; the source is not sent.
     fn from(error: Error) -> Self {
         let number = error.code().grpc().number();
         let (code, message) = (Code::from_i32(number), error.text());

@@ -135,8 +135,7 @@ impl Error {
         self
     }
 
-    /// Sets whose fault the error is, overriding what follows from the code. Intended for bus
-    /// implementations. Not sent.
+    /// Overrides the result of [`fault`](Self::fault). Intended for bus implementations. Not sent.
     #[must_use]
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.0.fault = Some(fault);

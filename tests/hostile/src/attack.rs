@@ -1,4 +1,5 @@
-//! The attacks: what the hostile peer publishes, how the victim counts it, and what it may cost.
+//! The attacks: the frames of the hostile peer, the reasons by which the victim counts them, and
+//! the bound of the memory.
 
 use psrpc_tokio::{ClientLimits, Reason, ServerLimits};
 
@@ -24,12 +25,12 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) victim: Victim,
     pub(crate) forge: fn(&mut Forger, usize) -> Forged,
-    /// The reasons by which the victim counts the frames. The first must occur, unless
-    /// the requests expire before a busy machine has read them.
+    /// The reasons by which the victim counts the frames. The first must occur, unless the
+    /// requests expire before a busy machine has read them.
     pub(crate) reasons: &'static [Reason],
     /// How many frames the victim may accept without dropping them later.
     pub(crate) accepted: usize,
-    /// One of so many frames is published, since the frames are large or slow to handle.
+    /// One frame in `share` is published, since the frames are large or slow to handle.
     pub(crate) share: usize,
     pub(crate) held: Held,
     pub(crate) pressure: Pressure,
@@ -46,7 +47,7 @@ pub(crate) enum Victim {
     Server,
 }
 
-/// How hard the peer presses.
+/// How fast the peer publishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pressure {
     /// It publishes no faster than the victim reads.

@@ -13,12 +13,12 @@ use crate::memory::MIB;
 
 const SERVICE: &str = "Hats";
 const NO_TOPIC: &[&str] = &[];
-/// How long forged requests live that do not want to live longer.
+/// The lifetime of a forged request, unless the attack needs another one.
 const SHORT: Duration = Duration::from_millis(100);
 /// A text that would clear a terminal, add a line to a log, and turn it red.
 const ESCAPES: &str = "\u{1b}[2J\nERROR forged \u{1b}[31m";
 
-/// What a peer on the bus knows: it sees every id.
+/// Forges frames with the knowledge of a peer on the bus, which sees every id.
 pub(crate) struct Forger {
     pub(crate) runtime: TokioRuntime,
     /// The client's id.
@@ -72,7 +72,7 @@ impl Forger {
         to_server(Request { expiry: i64::MAX, ..self.a_request(number, SHORT) })
     }
 
-    /// A request that is sent a second time, and so on.
+    /// A request that is sent again and again.
     pub(crate) fn duplicate(&self, _: usize) -> Forged {
         to_server(Request { payload: undecodable(), expiry: i64::MAX, ..self.a_request(0, SHORT) })
     }
@@ -85,7 +85,8 @@ impl Forger {
         to_server(Request { payload: payload.into(), expiry: i64::MAX, ..self.a_request(number, SHORT) })
     }
 
-    /// A request that keeps a megabyte alive by an unknown field and a long value.
+    /// A request with an unknown field of a megabyte, and with a long metadata value that would
+    /// keep the whole frame in memory if the server did not copy it.
     pub(crate) fn sparse_request(&self, number: usize) -> Forged {
         let mut metadata = Metadata::new();
         metadata.insert("note", "x".repeat(100));
@@ -93,7 +94,7 @@ impl Forger {
         let channel = requests();
         let envelope = request.encode("");
         let name = b"type.googleapis.com/internal.Request";
-        // The type and its length, and the tag of the value and its length of two bytes.
+        // Skips the type with its tag and length, and the tag and the two-byte length of the value.
         let mut value = envelope[2 + name.len() + 3..].to_vec();
         value.extend([0xa2, 0x06, 0x80, 0x80, 0x40]);
         value.resize(value.len() + MIB as usize, 0);
@@ -101,7 +102,7 @@ impl Forger {
         encoded(channel, &Frame::Other(Any { type_url, value: value.into() }))
     }
 
-    /// A request whose payload does not decode, and whose expiry is as far away as can be.
+    /// A request whose payload does not decode, and whose expiry is as late as possible.
     pub(crate) fn far_expiry(&self, number: usize) -> Forged {
         let request = self.a_request(number, SHORT);
         to_server(Request { payload: undecodable(), expiry: i64::MAX, ..request })

@@ -8,7 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span;
 
-/// The lines of the log, and those of them with control characters.
+/// Counts the lines of the log, and the lines that have control characters.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Counts>);
 

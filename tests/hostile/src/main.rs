@@ -1,6 +1,6 @@
 //! A hostile peer on a shared bus: publishes forged frames at real clients and servers. Checks that
-//! honest calls succeed all the while, that every dropped frame is counted with its reason, and that
-//! the memory stays within what the limits allow.
+//! honest calls succeed during the flood, that every dropped frame is counted with its reason, and
+//! that the memory stays within the limits.
 
 #![forbid(unsafe_code)]
 
@@ -27,10 +27,10 @@ use crate::run::Outcome;
 use crate::sizes::{SIZES, Size};
 
 /// Publish forged frames of every kind at a client and a server, and print a table of the results.
-/// Each kind runs in a process of its own, so that its memory is its own.
+/// Each kind runs in a process of its own, so that its memory is measured alone.
 #[derive(Parser)]
 struct Options {
-    /// How many frames of each kind to publish. Of large frames it is a share.
+    /// How many frames of each kind to publish. Kinds with large frames publish a fraction of it.
     #[arg(long, default_value_t = 1_000_000)]
     frames: usize,
     /// How many kinds to run at a time.
@@ -39,7 +39,7 @@ struct Options {
     /// Run only the kind with this number, in this process.
     #[arg(long, value_parser = kind)]
     kind: Option<&'static Attack>,
-    /// Print what an entry of each table costs instead.
+    /// Print the memory of an entry of each table; run no attack.
     #[arg(long)]
     sizes: bool,
     /// Measure only the entry with this number, in this process.
@@ -132,7 +132,7 @@ fn run_attacks(options: &Options) -> bool {
     failed.is_empty()
 }
 
-/// Runs this program with these arguments, and returns its output or what went wrong.
+/// Runs this program with these arguments. Returns its output, or the reason why it failed.
 fn in_process(name: &str, arguments: &[String]) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|error| format!("{name}: {error}"))?;
     let output = Command::new(program).args(arguments).output();
@@ -155,7 +155,11 @@ fn row(attack: &Attack, outcome: &Outcome) -> String {
     let refused = match refused {
         0 => String::new(),
         count => {
-            format!(", {} refused, the last {:.0} s after", thousands(*count as u64), recovered.as_secs_f64())
+            format!(
+                ", {} refused, until {:.0} s after the flood",
+                thousands(*count as u64),
+                recovered.as_secs_f64()
+            )
         }
     };
     let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(MIB));

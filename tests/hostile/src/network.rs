@@ -1,4 +1,4 @@
-//! A bus of many processes, as its clients and servers see it.
+//! A bus that behaves like one between processes.
 
 use std::task::{Context, Poll};
 
@@ -7,7 +7,7 @@ use psrpc_tokio::SubscriptionKind;
 use psrpc_tokio::bus::{Accepted, Bus, BusId, Full, Offer, Sink, Subscription, WakeList};
 use psrpc_tokio::proto::Channel;
 
-/// The in-process bus without what it adds for peers of one process, such as cancellation.
+/// The in-process bus without the features for peers in one process, such as cancellation.
 #[derive(Clone, Default)]
 pub(crate) struct Network(LocalBus);
 

@@ -1,4 +1,4 @@
-//! Runs one attack, with honest calls all the while, and checks what it did.
+//! Runs one attack with honest calls in between, and checks the outcome.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use crate::site::{Held, Site};
 
 /// How many frames the peer publishes before it waits until the victim has read them.
 const BURST: usize = 1000;
-/// The same for [`Pressure::Overrun`]: twice what a subscription queues.
+/// The same for [`Pressure::Overrun`]: twice the capacity of a subscription's queue.
 const OVERRUN: usize = 2 * 8192;
 /// The horizon of the server: shorter than the default, so that the attacks that wait for it end
 /// soon.
 const HORIZON: Duration = Duration::from_secs(10);
-/// How many requests a server remembers whose table is filled, so that a slow machine can fill it
-/// within the horizon.
+/// The limit on remembered requests in the attacks that fill the table. It is low, so that a slow
+/// machine can reach it within the horizon.
 const FILLED: usize = 100_000;
-/// The reasons by which a side counts what the honest user ends.
+/// The reasons by which a side counts the calls and streams that the honest user ends.
 const OWN_ENDS: [Reason; 3] = [Reason::Closed, Reason::ClosedByPeer, Reason::Canceled];
 /// How long an honest call may take, and how long the victim may take to read a burst.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What an attack did.
+/// The outcome of an attack.
 pub(crate) struct Outcome {
     pub(crate) frames: usize,
     /// The counted frames by reason.
@@ -55,17 +55,20 @@ pub(crate) struct Outcome {
 ///
 /// # Errors
 ///
-/// Returns what is wrong if an honest call fails, a frame is not counted, a table is not empty at
-/// the end, or the memory exceeds the bound.
+/// Returns the problem if an honest call fails, a frame is not counted, a table is not empty at the
+/// end, or the memory exceeds the bound.
 pub(crate) async fn run(attack: &Attack, frames: usize) -> Result<Outcome, String> {
     let frames = frames / attack.share;
     let log = attack.checks_log.then(Log::install).transpose()?;
-    let site = Site::new(options(attack, frames)).await.map_err(|error| format!("no site: {error}"))?;
+    let site = Site::new(options(attack, frames))
+        .await
+        .map_err(|error| format!("cannot start the client and the server: {error}"))?;
     let runtime = default_runtime().map_err(|error| error.to_string())?;
     let client = site.client.id().to_owned();
     let (call, held) = hold(&site, attack.held).await;
     let mut forger = Forger { runtime, client, call, large: None };
-    // Makes what is made once, so that it does not count.
+    // Some attacks make one frame and publish it repeatedly. Make it now, so that its memory is not
+    // counted.
     drop((attack.forge)(&mut forger, 0));
     site.honest_calls().await.map_err(|error| format!("an honest call failed before the attack: {error}"))?;
 
@@ -135,7 +138,8 @@ fn options(attack: &Attack, frames: usize) -> ServerOptions {
     }
 }
 
-/// Holds what the attack needs, and learns the id of the call from the bus, as any peer can.
+/// Starts the operation that the client holds during the attack. Learns the id of its call from the
+/// bus, as any peer can.
 async fn hold(site: &Site, held: Held) -> (Text, tokio::task::JoinHandle<()>) {
     let method = match held {
         Held::Call => "Pick",
@@ -176,7 +180,7 @@ async fn wait_until_read(
     let started = Instant::now();
     loop {
         let now = counters();
-        // An update without room is read and then lost.
+        // An update without room is counted as read and as lost.
         let slow = now.get(Reason::SlowConsumer) - before.get(Reason::SlowConsumer);
         let read = now.frames - before.frames + now.lost - before.lost - slow;
         if read >= published as u64 {
@@ -189,11 +193,11 @@ async fn wait_until_read(
     }
 }
 
-/// Waits until all tables are empty: until the last request has expired at the latest, by when the
-/// server forgets it.
+/// Waits until all tables are empty. The server forgets each request at its expiry, so this ends
+/// no later than the last expiry.
 async fn wait_until_empty(site: &Site) -> Result<(), String> {
-    // The longest-lived entries are those of `HORIZON` and of the honest calls. Without the
-    // hostile peer, nothing makes new ones.
+    // The longest-lived entries belong to the honest calls, and to requests that live until
+    // `HORIZON`. Without the hostile peer, nothing makes new ones.
     let deadline = Instant::now() + 2 * HORIZON + PATIENCE;
     loop {
         let entries = site.entries();
@@ -278,8 +282,8 @@ impl Outcome {
     }
 }
 
-/// Whether the server can remember no more requests. It answers a call with an error, and does not
-/// respond to a multi call.
+/// Returns `true` if the error is one of a server that can remember no more requests. Such a server
+/// responds to a call with an error, and not at all to a multi call.
 fn is_full(error: &Error) -> bool {
     *error.code() == ErrorCode::ResourceExhausted || error.is_timed_out()
 }

@@ -41,7 +41,7 @@ pub(crate) struct Site {
     stream: ClientStream<String, String>,
 }
 
-/// What the client keeps open during an attack.
+/// The operation that the client holds during an attack.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
     Nothing,
@@ -94,7 +94,7 @@ impl Site {
         Ok(())
     }
 
-    /// Starts what the client keeps open. It ends when the task is aborted.
+    /// Starts an operation and holds it until the task is aborted.
     pub(crate) fn hold(&self, held: Held) -> tokio::task::JoinHandle<()> {
         let client = self.client.clone();
         tokio::spawn(async move {

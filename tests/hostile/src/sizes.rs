@@ -1,4 +1,5 @@
-//! What an entry of each table costs, as the growth of the resident memory for many.
+//! Measures the memory of an entry of each table, by the growth of the resident memory for many
+//! entries.
 
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(crate) const SIZES: &[Size] = &[
 ///
 /// # Errors
 ///
-/// Returns what failed.
+/// Returns an error if the client or the server cannot be created, or if a call fails.
 pub(crate) async fn measure(size: &Size) -> Result<u64, String> {
     let options = ServerOptions::new().limits(ServerLimits { remembered: 1 << 22, ..ServerLimits::DEFAULT });
     let site = Site::new(options).await.map_err(|error| error.to_string())?;
@@ -79,8 +80,8 @@ pub(crate) async fn measure(size: &Size) -> Result<u64, String> {
     Ok(grown / size.entries as u64)
 }
 
-/// Waits until the server and the client have read what waits for them: a call of the same client
-/// queues behind it.
+/// Waits until the server and the client have read the frames in their queues: they read the
+/// frames of a new call after those.
 async fn settle(site: &Site) -> Result<(), String> {
     let call = tokio::time::timeout(Duration::from_secs(30), site.call()).await;
     let call = call.map_err(|_| "a call took longer than 30 s".to_owned())?;

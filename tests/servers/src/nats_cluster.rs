@@ -10,7 +10,7 @@ use crate::{Kind, Server, free_port};
 
 const NODES: usize = 3;
 
-/// A cluster of three nodes, with a route between each pair. Each route passes a [`Proxy`].
+/// A cluster of three nodes, with a route between each pair. Each route goes through a [`Proxy`].
 ///
 /// A node in lame duck mode closes the connection of its first client after two seconds, and then
 /// one each second.

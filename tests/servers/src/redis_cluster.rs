@@ -23,7 +23,7 @@ pub struct RedisClusterOptions {
     pub tls: Option<ServerTls>,
 }
 
-/// A cluster of three masters that share the slots evenly. With replicas, nodes 3 to 5 are those of
+/// A cluster of three masters that share the slots evenly. With replicas, nodes 3 to 5 replicate
 /// nodes 0 to 2. A node counts as lost after two seconds without a response. While slots have no
 /// master, the cluster refuses commands on keys.
 pub struct RedisCluster {

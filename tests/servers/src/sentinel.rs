@@ -13,8 +13,8 @@ const SERVERS: usize = 3;
 const SENTINELS: usize = 3;
 
 /// The intervals of the sentinels, in milliseconds. With the default intervals, it takes ten
-/// seconds until a replica is found. A tilt (a pause after the clock or the process stood still) is
-/// short, since the machine of the tests may be busy.
+/// seconds until a replica is found. The tilt period is the pause of a sentinel after its clock or
+/// process stood still. It is short, since the machine of the tests may be busy.
 const PERIODS: [&str; 10] = [
     "info-period",
     "500",

@@ -18,7 +18,7 @@ pub struct TlsProxy {
 }
 
 impl TlsProxy {
-    /// Forwards what clients send over TLS to this port of 127.0.0.1, in plain.
+    /// Forwards the data that clients send over TLS to this port of 127.0.0.1, in plain text.
     ///
     /// # Panics
     ///
