@@ -13,9 +13,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 /// Options of TLS connections: the servers that the bus trusts, and its own certificate.
 ///
 /// By default the bus trusts the root certificates of the system and shows no certificate. The
-/// certificate of a server must be for the host of its URL. If a sentinel or a cluster announced the
-/// server, the certificate must be for the announced host. TLS 1.2 and 1.3 are supported. `Debug`
-/// shows no certificate and no key.
+/// certificate of a server must be for the host of its URL. If a sentinel or a cluster announced
+/// the server, the certificate must be for the announced host. TLS 1.2 and 1.3 are supported.
+/// `Debug` shows no certificate and no key.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
     ca: Option<Vec<u8>>,

@@ -306,8 +306,8 @@ impl RedisBus {
             let locks = ClusterLocks::new(Arc::clone(&shared.commands), move |cause| stopped.stop(cause));
             runtime.spawn(Box::pin(locks.run()));
         }
-        // A sender is dropped without a result if the runtime dropped the task, or if the task had not
-        // begun to connect when the other one failed.
+        // A sender is dropped without a result if the runtime dropped the task, or if the task had
+        // not begun to connect when the other one failed.
         let stopped = |_| Err(shared.connector.connect_error("the runtime of the bus has shut down"));
         let commands = commands_connected.await;
         if let Ok(Err(error)) = commands {

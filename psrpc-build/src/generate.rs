@@ -399,8 +399,8 @@ impl Code<'_> {
                 push!(
                     functions,
                     "/// Returns how well this server suits a request of [`{function}`](Self::{link}): higher is
-                    /// better. By default, clients do not select a bid of 0. Below 0, the server makes no
-                    /// bid. Must not block.
+                    /// better. By default, clients do not select a bid of 0. Below 0, the server
+                    /// makes no bid. Must not block.
                     fn {name}_affinity(&self, request: &{root}::Request<{affinity_request}>) -> f32 {body}\n",
                     link = function.trim_start_matches("r#"),
                     name = method.name,

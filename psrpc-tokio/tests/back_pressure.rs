@@ -1,5 +1,5 @@
-//! Streams whose consumers are slow: held messages, the window of sends, and their limits, in paused
-//! time.
+//! Streams whose consumers are slow: held messages, the window of sends, and their limits, in
+//! paused time.
 
 use std::future::{IntoFuture, poll_fn};
 use std::pin::Pin;

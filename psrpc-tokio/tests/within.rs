@@ -106,8 +106,8 @@ async fn a_shorter_timeout_or_deadline_of_the_call_applies() {
     assert_eq!(log.take(), ["50ms remain", "dropped", "20ms remain", "dropped"]);
 }
 
-/// Makes two calls within a handler, one by a client within it, and awaits them in other tasks. Returns their
-/// results once the handler has ended in the given way.
+/// Makes two calls within a handler, one by a client within it, and awaits them in other tasks.
+/// Returns their results once the handler has ended in the given way.
 async fn spawned_calls(end: impl Future<Output = ()> + Send + 'static, caller_waits: bool) -> Vec<String> {
     let (bus, log) = (LocalBus::new(), Log::default());
     let _hats = serve(&bus, ServerOptions::new(), stuck(&log)).await;

@@ -86,10 +86,10 @@ impl Selection {
     }
 
     /// Sets a function that selects a bid once a timeout has ended the wait. It gets the bids that
-    /// count, in order of arrival, and possibly none, unless the bus knows that nobody is subscribed. If
-    /// it returns `None`, the call fails as if no
-    /// bid were acceptable. If it returns an error, the call fails with that error. The function is
-    /// not called if a bid wins at once, by `maximum_affinity` or `accept_first_available`.
+    /// count, in order of arrival, and possibly none, unless the bus knows that nobody is
+    /// subscribed. If it returns `None`, the call fails as if no bid were acceptable. If it returns
+    /// an error, the call fails with that error. The function is not called if a bid wins at once,
+    /// by `maximum_affinity` or `accept_first_available`.
     ///
     /// The function is also called if the deadline passes during the selection. If it then returns
     /// an error, the call fails with that error. If it selects a bid, the bid is not granted, and

@@ -11,11 +11,11 @@
 //! ```
 //!
 //! The deadline, a cancellation and the close of the client settle the call in every state. A
-//! failed publish of the grant settles it too. A publish of the request that failed, or that reached
-//! no subscriber, does so unless a bid or an announcement shows that the request arrived. A call that
-//! waits for a subscriber publishes the request again instead, until it reaches one. On a queue, a response that arrives during
-//! selection settles the call, because only one server has seen the request. At the deadline,
-//! nothing more is accepted and no server is granted.
+//! failed publish of the grant settles it too. A publish of the request that failed, or that
+//! reached no subscriber, does so unless a bid or an announcement shows that the request arrived. A
+//! call that waits for a subscriber publishes the request again instead, until it reaches one. On a
+//! queue, a response that arrives during selection settles the call, because only one server has
+//! seen the request. At the deadline, nothing more is accepted and no server is granted.
 //!
 //! Opening a stream is also a call. Its response is an ack. The call succeeds with the stream, or
 //! fails if the server closes the stream.

@@ -1,8 +1,8 @@
 //! The multi call: every server answers once.
 //!
 //! It ends at its deadline or when the expected number of servers have answered. A cancellation and
-//! the close of the client end it early. If no server has answered, so does a publish that failed or
-//! reached no subscriber.
+//! the close of the client end it early. If no server has answered, so does a publish that failed
+//! or reached no subscriber.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -93,8 +93,8 @@ impl<S: Side> StreamCommands<'_, S> {
         self.streams.taken(stream)
     }
 
-    /// Delivers messages that are held back ([`HoldBack`](crate::SlowConsumer::HoldBack)), as far as the consumer
-    /// has room for them.
+    /// Delivers messages that are held back ([`HoldBack`](crate::SlowConsumer::HoldBack)), as far
+    /// as the consumer has room for them.
     pub fn release(&mut self, now: Now, stream: StreamHandle) {
         let (streams, mut cx) = self.at(now);
         streams.release(&mut cx, stream);

@@ -132,8 +132,8 @@ impl<S: Side> Streams<S> {
         self.in_flight.next()
     }
 
-    /// Returns the next stream from `cursor` on, and advances `cursor`. Each unacknowledged message,
-    /// in either direction, costs as much as the stream itself.
+    /// Returns the next stream from `cursor` on, and advances `cursor`. Each unacknowledged
+    /// message, in either direction, costs as much as the stream itself.
     pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
         let step = self.in_flight.walk(cursor, budget);
         if let Step::Next(stream) = step {

@@ -96,7 +96,8 @@ impl Client {
     ///
     /// ```
     /// # use psrpc::{Client, Error, Method, Request};
-    /// # async fn example(client: Client, method: &'static Method, request: Request<String>) -> Result<(), Error> {
+    /// # type Ask = Request<String>;
+    /// # async fn example(client: Client, method: &'static Method, request: Ask) -> Result<(), Error> {
     /// let client = client.within(&request);
     /// let price: String = client.call(method, &[], "price".to_owned()).await?;
     /// # Ok(())

@@ -171,8 +171,9 @@ impl Error {
     /// * nothing was sent, or the call was invalid;
     /// * no server was selected ([`NoResponse`](Reason::NoResponse),
     ///   [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed));
-    /// * the bus knows that there was no subscriber ([`NobodySubscribed`](Reason::NobodySubscribed),
-    ///   [`TimedOut`](Reason::TimedOut)), and no server responded.
+    /// * the bus knows that there was no subscriber
+    ///   ([`NobodySubscribed`](Reason::NobodySubscribed), [`TimedOut`](Reason::TimedOut)), and no
+    ///   server responded.
     ///
     /// In all other cases the result is `true`. In particular, the bus may have delivered a frame
     /// even if the publish failed, since the connection can break after the server read it. On a

@@ -6,7 +6,8 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Declares the errors in one table: constructor, predicate, code, text, and the equivalent reasons.
+/// Declares the errors in one table: constructor, predicate, code, text, and the equivalent
+/// reasons.
 macro_rules! fixed {
     ($($(#[$doc:meta])* $name:ident, $is:ident = $code:ident, $text:literal, $reasons:expr;)*) => {
         /// Errors that PSRPC itself defines, with the codes and texts of Go (PROTOCOL section 10).

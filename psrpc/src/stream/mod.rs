@@ -71,13 +71,13 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 ///
 /// The receive queue has [a limit](crate::ClientOptions::unread_per_stream). A message beyond it is
 /// held back until the consumer takes another one, so a slow consumer slows its sender down.
-/// [`SlowConsumer`](crate::SlowConsumer) selects other policies; a Go receiver discards the message,
-/// and its send fails when it times out.
+/// [`SlowConsumer`](crate::SlowConsumer) selects other policies; a Go receiver discards the
+/// message, and its send fails when it times out.
 ///
-/// The number of messages on their way is limited by a window. Further sends wait for a place in it,
-/// in order. The window grows by one with each message that is accepted, from 64 up to
-/// [`sends_per_stream`](crate::StreamLimits::sends_per_stream), and halves with each message that is
-/// not accepted in time.
+/// The number of messages on their way is limited by a window. Further sends wait for a place in
+/// it, in order. The window grows by one with each message that is accepted, from 64 up to
+/// [`sends_per_stream`](crate::StreamLimits::sends_per_stream), and halves with each message that
+/// is not accepted in time.
 ///
 /// # The end
 ///

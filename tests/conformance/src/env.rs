@@ -103,8 +103,8 @@ impl Env {
         Ok(ForeignPeer::new(self.bus().await?))
     }
 
-    /// Subscribes to the requests of a method on a topic, like a server that ignores them, until the
-    /// result is dropped.
+    /// Subscribes to the requests of a method on a topic, like a server that ignores them, until
+    /// the result is dropped.
     pub(crate) async fn unresponsive(&self, name: &str, topic: &[&str]) -> Result<FrameReceiver, String> {
         let properties = method(name).properties;
         let (channel, kind) = match properties.queue() {

@@ -8,9 +8,9 @@ use psrpc::bus::{Accepted, Bus, BusId, Delivery, Full, Lock, Monitor, Offer, Sin
 use psrpc::proto::Channel;
 use psrpc::{Runtime, SubscriptionKind};
 
-/// Wraps a bus that has several servers, such as a cluster of NATS or Redis. The other servers learn
-/// of the start and the end of a subscription a moment after its own server, or forward frames to it
-/// a moment later. The delay gives them time.
+/// Wraps a bus that has several servers, such as a cluster of NATS or Redis. The other servers
+/// learn of the start and the end of a subscription a moment after its own server, or forward
+/// frames to it a moment later. The delay gives them time.
 pub(crate) struct SettlingBus {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,

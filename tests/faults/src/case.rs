@@ -176,6 +176,10 @@ impl Conductor<'_> {
         if let Some(cause) = logs.iter().flat_map(|(_, log)| log.causes()).find(leaks) {
             return Err(format!("an event shows the password: {cause}"));
         }
+        self.run.check_blocks()?;
+        if let Some((name, _)) = logs.iter().find(|(_, log)| log.causes().iter().any(String::is_empty)) {
+            return Err(format!("an event of the bus of {name} has no cause"));
+        }
         if let Some(panic) = panics::first() {
             return Err(format!("panicked: {panic}"));
         }

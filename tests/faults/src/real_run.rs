@@ -1,7 +1,8 @@
-//! A run in real time: the clock of the ledger, and how late the machine itself is.
+//! A run in real time: the clock of the ledger, and how late the runtime and the machine are.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use psrpc::{Runtime, Time};
@@ -23,11 +24,17 @@ const SHORTEST_STALL: Duration = Duration::from_millis(20);
 /// No act that the ledger checks takes longer, so earlier stalls do not delay it.
 const LONGEST_ACT: Duration = Duration::from_secs(4);
 
-/// A run on a runtime. Probes measure the stalls of the machine: how late timers of the runtime
-/// fire. An act may be late by as much as the machine stalled during it.
+/// A stall of the runtime that the machine does not explain must be shorter: a task that blocks its
+/// thread for longer delays others (I12).
+const LONGEST_BLOCK: Duration = Duration::from_secs(1);
+
+/// A run on a runtime. Probes measure how late timers of the runtime fire. An act may be late by as
+/// much as the runtime stalled in the seconds before it was due. A probe on a thread of its own
+/// measures the stalls of the machine, which are no fault of the runtime's tasks.
 pub struct RealRun {
     runtime: Arc<dyn Runtime>,
     probes: [Mutex<Probe>; PROBES],
+    machine: Mutex<Probe>,
 }
 
 #[derive(Default)]
@@ -41,7 +48,21 @@ struct Probe {
 impl RealRun {
     /// Returns a run, and starts its probes. They end when the run is dropped.
     pub fn new(runtime: &Arc<dyn Runtime>) -> Arc<Self> {
-        let run = Arc::new(Self { runtime: Arc::clone(runtime), probes: Default::default() });
+        let run = Arc::new(Self {
+            runtime: Arc::clone(runtime),
+            probes: Default::default(),
+            machine: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&run);
+        thread::spawn(move || {
+            while let Some(run) = weak.upgrade() {
+                lock(&run.machine).due = Some(run.now() + PROBE_INTERVAL);
+                drop(run);
+                thread::sleep(PROBE_INTERVAL);
+                let Some(run) = weak.upgrade() else { return };
+                lock(&run.machine).fired(run.now());
+            }
+        });
         for number in 0..PROBES {
             let (weak, runtime) = (Arc::downgrade(&run), Arc::clone(runtime));
             run.runtime.spawn(Box::pin(async move {
@@ -63,6 +84,25 @@ impl RealRun {
         let now = self.now();
         let stalled = |probe: &Mutex<Probe>| lock(probe).stalled_since(since, now);
         self.probes.iter().map(stalled).max().unwrap_or_default()
+    }
+
+    /// Checks that no task blocked a thread of the runtime for long: each stall of the runtime was
+    /// short, or the machine stalled for at least half of it (I12).
+    ///
+    /// # Errors
+    ///
+    /// Returns the length of a stall that the machine does not explain.
+    pub fn check_blocks(&self) -> Result<(), String> {
+        let machine = lock(&self.machine);
+        let is_unexplained = |(end, length): &(Time, Duration)| {
+            let start = Time::ZERO + end.since(Time::ZERO + *length);
+            *length > LONGEST_BLOCK && machine.stalled_since(start, *end) < *length / 2
+        };
+        let stalls = self.probes.iter().flat_map(|probe| lock(probe).stalls.clone());
+        match stalls.into_iter().find(is_unexplained) {
+            Some((_, length)) => Err(format!("a task blocked a thread of the runtime for {length:?}")),
+            None => Ok(()),
+        }
     }
 
     /// Returns the longest stall so far.
@@ -129,5 +169,19 @@ mod tests {
         assert_eq!(probe.stalled_since(at(400), at(600)), Duration::from_millis(200));
         probe.due = Some(at(600));
         assert_eq!(probe.stalled_since(at(550), at(700)), Duration::from_millis(100));
+    }
+    #[test]
+    fn a_block_is_a_stall_of_the_runtime_without_one_of_the_machine() {
+        let second = Duration::from_secs(1);
+        let at = |seconds: u32| Time::ZERO + second * seconds;
+        let executor = crate::runtime::RuntimeName::Tokio.start();
+        let run = RealRun::new(executor.runtime());
+        let stalls = |probe: &Mutex<Probe>, stalls| lock(probe).stalls = stalls;
+        assert_eq!(run.check_blocks(), Ok(()));
+        stalls(&run.probes[0], vec![(at(1000), 3 * second)]);
+        let blocked = "a task blocked a thread of the runtime for 3s";
+        assert_eq!(run.check_blocks(), Err(blocked.to_owned()));
+        stalls(&run.machine, vec![(at(999), 2 * second)]);
+        assert_eq!(run.check_blocks(), Ok(()));
     }
 }

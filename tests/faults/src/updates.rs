@@ -93,8 +93,8 @@ impl Updates {
 
     /// Checks the end of a run. `may_lose` returns `true` if an update of a server may be lost for
     /// a reason that no subscriber can know, such as a lost connection of that server between two
-    /// times: when it began to publish the update, and the next one that arrived. Such an update may
-    /// also arrive late, if a server that was given up goes on.
+    /// times: when it began to publish the update, and the next one that arrived. Such an update
+    /// may also arrive late, if a server that was given up goes on.
     ///
     /// # Errors
     ///

@@ -132,11 +132,11 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 /// # Missing updates
 ///
 /// An item is an error wherever updates may be missing: the bus lost its connection, the consumer
-/// fell behind by more updates than there is [room for](crate::ClientOptions::updates_per_subscription)
-/// ([`Reason::Gap`], `data_loss`), or an update did not decode ([`Reason::MalformedMessage`],
-/// `malformed_result`). The subscription continues after such an error and across reconnects. It
-/// ends after an error with [`Reason::SubscriptionLost`], when you close it, and when its client is
-/// closed.
+/// fell behind by more updates than there is [room
+/// for](crate::ClientOptions::updates_per_subscription) ([`Reason::Gap`], `data_loss`), or an
+/// update did not decode ([`Reason::MalformedMessage`], `malformed_result`). The subscription
+/// continues after such an error and across reconnects. It ends after an error with
+/// [`Reason::SubscriptionLost`], when you close it, and when its client is closed.
 ///
 /// Dropping the subscription unsubscribes.
 #[must_use = "dropping it unsubscribes"]

@@ -11,7 +11,7 @@ use psrpc_simulation::judge::violation::Invariant;
 
 use super::crew::Crew;
 use super::gossip::GOSSIP;
-use super::{ANNOUNCE, OWNER, SERVERS, STEP, STREAM_IDLE_TIMEOUT};
+use super::{ANNOUNCE, OWNER, SERVERS, STEP, STREAM_IDLE_TIMEOUT, Tables};
 use crate::progress::Goal;
 use crate::updates::UpdateKind;
 
@@ -253,9 +253,13 @@ impl ClientUser {
 
     // --- the end ---------------------------------------------------------------------------------
 
-    /// Returns the numbers of calls and streams in flight.
-    pub(super) fn in_flight(&self) -> (usize, usize) {
-        (self.client.client().in_flight(), self.client.client().streams())
+    /// Returns the sizes of the tables of its clients.
+    pub(super) fn tables(&self) -> [Tables; 2] {
+        [self.client.client(), &self.gossip].map(|client| Tables {
+            calls: client.in_flight(),
+            streams: client.streams(),
+            remembered: client.remembered(),
+        })
     }
 
     /// Closes the client.

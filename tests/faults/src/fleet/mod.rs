@@ -129,12 +129,22 @@ impl Fleet {
         }
     }
 
-    /// Describes a client or server with calls or streams in flight, if there is one.
+    /// Describes a client or server with tables that are not empty, if there is one.
     fn left(&self) -> Option<String> {
-        let clients = self.clients.iter().map(|client| ("client", client.number, client.in_flight()));
-        let servers = self.servers.iter().map(|server| ("server", server.number, server.in_flight()));
-        let (role, number, (calls, streams)) =
-            clients.chain(servers).find(|(.., in_flight)| *in_flight != (0, 0))?;
-        Some(format!("{role} {number} has {calls} calls and {streams} streams left"))
+        let clients = self.clients.iter().map(|client| ("client", client.number, client.tables()));
+        let servers = self.servers.iter().map(|server| ("server", server.number, server.tables()));
+        let (role, number, tables) = clients
+            .chain(servers)
+            .find(|(.., tables)| tables.iter().any(|tables| *tables != Tables::default()))?;
+        Some(format!("{role} {number} has these left, in its two services: {tables:?}"))
     }
+}
+
+/// The sizes of the tables of a client or server.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tables {
+    calls: usize,
+    streams: usize,
+    /// Requests and stream messages that are remembered until they expire.
+    remembered: usize,
 }

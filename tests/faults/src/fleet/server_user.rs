@@ -11,7 +11,7 @@ use psrpc_simulation::judge::violation::Invariant;
 
 use super::crew::Crew;
 use super::gossip::GOSSIP;
-use super::{ANNOUNCE, OWNER, STEP, STREAM_IDLE_TIMEOUT};
+use super::{ANNOUNCE, OWNER, STEP, STREAM_IDLE_TIMEOUT, Tables};
 use crate::updates::UpdateKind;
 
 /// The timeout of an update.
@@ -87,9 +87,13 @@ impl ServerUser {
         }
     }
 
-    /// Returns the numbers of calls and streams in flight.
-    pub(super) fn in_flight(&self) -> (usize, usize) {
-        (self.server.server().in_flight(), self.server.server().streams())
+    /// Returns the sizes of the tables of its servers.
+    pub(super) fn tables(&self) -> [Tables; 2] {
+        [self.server.server(), &self.gossip].map(|server| Tables {
+            calls: server.in_flight(),
+            streams: server.streams(),
+            remembered: server.remembered(),
+        })
     }
 
     /// Shuts the server down (I14).

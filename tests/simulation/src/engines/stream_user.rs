@@ -53,8 +53,8 @@ pub(crate) struct StreamUserConfig {
     allowance: Duration,
     /// The number of messages of a stream that may wait for the consumer.
     unread: usize,
-    /// Whether the engine holds back the messages of slow consumers, without reaching a limit at the
-    /// end of a run.
+    /// Whether the engine holds back the messages of slow consumers, without reaching a limit at
+    /// the end of a run.
     holds_back: bool,
     has_idle_timeout: bool,
 }
