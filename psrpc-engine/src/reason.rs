@@ -137,7 +137,7 @@ reasons! {
     TimedOut = "no response before the deadline";
     /// No server bid.
     NoResponse = "no server bid";
-    /// The bus delivered the request to no subscriber, so no server can have seen it.
+    /// The bus delivered the request to no subscriber, as far as it knows.
     NobodySubscribed = "nobody is subscribed";
     /// Servers bid, but no bid was acceptable.
     NotAcceptable = "no bid was acceptable";

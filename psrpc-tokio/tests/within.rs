@@ -171,6 +171,7 @@ async fn a_call_within_a_request_whose_handler_has_ended_does_not_start() {
     settle().await;
     let error = fit(&kept.await.unwrap(), "fez").await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (&ErrorCode::Canceled, Some(Reason::Canceled)));
+    assert!(!error.may_have_run(), "nothing was sent");
     assert!(log.take().is_empty());
 }
 

@@ -131,7 +131,7 @@ struct UnheardRequest {
 
 impl UnheardRequest {
     const FIRST_PAUSE: Duration = Duration::from_millis(5);
-    const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 }
 
 enum CallState {
@@ -143,14 +143,22 @@ enum CallState {
 }
 
 impl Ongoing {
-    /// Returns `true` if it is time to publish the request again, and the selection is not over.
-    fn publishes_again(&self, now: Time) -> bool {
-        let is_over = match &self.state {
-            CallState::Selecting(bids) => bids.next_timeout().is_some_and(|(at, _)| at <= now),
-            CallState::AwaitingChoice(_) | CallState::Waiting(_) => false,
-        };
-        let at = self.unheard.as_ref().and_then(|unheard| unheard.at);
-        !is_over && at.is_some_and(|at| at <= now)
+    /// Returns when the selection ends by itself, and why; `None` if only the deadline ends it.
+    fn selection_end(&self) -> Option<(Time, TimerKind)> {
+        match &self.state {
+            CallState::Selecting(bids) => bids.next_timeout(),
+            CallState::AwaitingChoice(_) | CallState::Waiting(_) => None,
+        }
+    }
+
+    /// Returns when to publish the request again; `None` if a server has replied to it, or its
+    /// latest publish may have reached somebody.
+    fn republish_at(&self) -> Option<Time> {
+        let is_selected = matches!(self.state, CallState::AwaitingChoice(_) | CallState::Waiting(Some(_)));
+        if is_selected || !self.observed.is_unheard() {
+            return None;
+        }
+        self.unheard.as_ref()?.at
     }
 }
 
@@ -378,10 +386,15 @@ impl Calls {
         if cx.now.time >= entry.state.deadline {
             return self.on_deadline(cx, handle);
         }
-        if entry.state.publishes_again(cx.now.time) {
+        let is_over = entry.state.selection_end().is_some_and(|(at, _)| at <= cx.now.time);
+        if !is_over && entry.state.republish_at().is_some_and(|at| at <= cx.now.time) {
             return self.publish_again(cx, handle);
         }
         let CallState::Selecting(bids) = &mut entry.state.state else { return self.arm(cx, handle) };
+        if !is_over {
+            // The timer was armed to publish the request again, and a server has replied since.
+            return self.arm(cx, handle);
+        }
         match bids.end() {
             Verdict::Server(server) => self.grant(cx, handle, server),
             Verdict::Ask(bids) => {
@@ -547,13 +560,10 @@ impl Calls {
     /// Sets the timer to the end of the selection or to the deadline, whichever is earlier.
     fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let timeout = match &entry.state.state {
-            CallState::Selecting(bids) => bids.next_timeout(),
-            CallState::AwaitingChoice(_) | CallState::Waiting(_) => None,
-        };
+        let timeout = entry.state.selection_end();
         let deadline = (entry.state.deadline, TimerKind::Deadline);
         let (at, kind) = timeout.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
-        let again = entry.state.unheard.as_ref().and_then(|unheard| unheard.at).filter(|again| *again < at);
+        let again = entry.state.republish_at().filter(|again| *again < at);
         let (at, kind) = again.map_or((at, kind), |again| (again, TimerKind::Republish));
         entry.arm(&mut cx.outputs.timers, at, kind, Owner::Call(handle));
     }

@@ -70,13 +70,14 @@ macro_rules! selection_option {
         }
 
         /// Waits for a server to subscribe if the bus knows that there is none: the request is
-        /// published again, with pauses of at most 100 ms, until it reaches a subscriber, the
+        /// published again, with pauses of at most 250 ms, until it reaches a subscriber, the
         /// selection times out or the deadline passes. By default such a call fails at once, with
         /// [`NobodySubscribed`](crate::Reason::NobodySubscribed).
         ///
         /// The in-process bus knows, and Redis does unless it is a cluster. Redis counts every
         /// subscriber of the channel, such as a monitor with a pattern, but not the subscribers of
-        /// its replicas.
+        /// its replicas: servers must not subscribe there, since a request that they run may be
+        /// published again.
         pub fn wait_for_subscriber(mut self) -> Self {
             self.options = self.options.wait_for_subscriber();
             self

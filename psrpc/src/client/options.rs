@@ -105,7 +105,8 @@ impl ClientOptions {
 
     /// Adds a hook that is called with every request and its result, after all interceptors and
     /// just before the caller gets the result. Hooks run in the order in which they were added.
-    /// They are not called for a call that is dropped.
+    /// They are not called for a call that is dropped, or that ends with the
+    /// [handler](crate::Call::within) that made it.
     ///
     /// A hook runs on the caller's task and must not block. A panic in it propagates to the caller.
     #[must_use]

@@ -65,7 +65,7 @@ use crate::selection::Choose;
 /// | [`Interrupted`](Reason::Interrupted) | `unavailable` | the client's subscriptions are interrupted, so it would miss the response | no |
 /// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |
 /// | [`MalformedResult`](Reason::MalformedResult) | `malformed_result` | the response does not decode | yes |
-/// | [`Canceled`](Reason::Canceled) | `canceled` | the call was made [within](Self::within) a handler that has ended | yes |
+/// | [`Canceled`](Reason::Canceled) | `canceled` | the call was made [within](Self::within) a handler that has ended | yes, if it was in flight |
 /// | [`ClientClosed`](Reason::ClientClosed) | `canceled` | the client was closed | yes, if it was in flight |
 /// | [`RuntimeEnded`](Reason::RuntimeEnded) | `unavailable` | the client's runtime has shut down | yes, if it was in flight |
 /// | none | `invalid_argument` | the topic, metadata, message or selection is invalid | no |

@@ -120,22 +120,27 @@ impl Client {
 pub(super) struct Within<T> {
     /// `None` once it has ended.
     inner: Option<Pin<Box<T>>>,
+    /// Whether the inner future or stream was polled, so that the call may have been sent.
+    has_started: bool,
     scope: Scope,
     key: WaiterKey,
 }
 
 impl<T> Within<T> {
     pub(super) fn new(inner: T, scope: Scope) -> Self {
-        Self { inner: Some(Box::pin(inner)), scope, key: WaiterKey::default() }
+        Self { inner: Some(Box::pin(inner)), has_started: false, scope, key: WaiterKey::default() }
     }
 
-    /// Returns `true`, and drops the inner future or stream, if the handler has ended.
-    fn poll_handler_ended(&mut self, cx: &Context<'_>) -> bool {
-        let ended = self.scope.0.token.poll_nested(&mut self.key, cx);
-        if ended {
-            self.inner = None;
+    /// Drops the inner future or stream and returns an error if the handler has ended.
+    fn check_handler(&mut self, cx: &Context<'_>) -> Result<(), Error> {
+        if !self.scope.0.token.poll_nested(&mut self.key, cx) {
+            self.has_started = true;
+            return Ok(());
         }
-        ended
+        self.inner = None;
+        let text = "the handler that made this call has ended";
+        let error = Error::new(ErrorCode::Canceled, text).with_reason(Reason::Canceled);
+        Err(if self.has_started { error } else { error.unsent() })
     }
 }
 
@@ -143,9 +148,7 @@ impl<R, T: Future<Output = Result<R, Error>>> Future for Within<T> {
     type Output = Result<R, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.poll_handler_ended(cx) {
-            return Poll::Ready(Err(handler_ended()));
-        }
+        self.check_handler(cx)?;
         let inner = self.inner.as_mut().expect("polled after completion");
         let result = ready!(inner.as_mut().poll(cx));
         self.inner = None;
@@ -160,9 +163,7 @@ impl<R, T: Stream<Item = Result<R, Error>>> Stream for Within<T> {
         if self.inner.is_none() {
             return Poll::Ready(None);
         }
-        if self.poll_handler_ended(cx) {
-            return Poll::Ready(Some(Err(handler_ended())));
-        }
+        self.check_handler(cx)?;
         let inner = self.inner.as_mut().expect("checked above");
         let next = ready!(inner.as_mut().poll_next(cx));
         if next.is_none() {
@@ -181,10 +182,9 @@ impl<T> Drop for Within<T> {
 impl<Res: Send + 'static> Responses<Res> {
     /// Ends the responses with a handler.
     pub(super) fn within(self, scope: Scope) -> Self {
-        Responses::new(Within::<Responses<Res>>::new(self, scope))
+        let mut responses = Within::<Responses<Res>>::new(self, scope);
+        // The call that they belong to was sent.
+        responses.has_started = true;
+        Responses::new(responses)
     }
-}
-
-fn handler_ended() -> Error {
-    Error::new(ErrorCode::Canceled, "the handler that made this call has ended").with_reason(Reason::Canceled)
 }

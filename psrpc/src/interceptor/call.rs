@@ -87,7 +87,8 @@ impl CallOptions {
         self
     }
 
-    /// Makes the call within a handler; see [`Call::within`](crate::Call::within).
+    /// Makes the call within a handler; see [`Call::within`](crate::Call::within). It has no effect
+    /// on a call that is already passing through interceptors.
     #[must_use]
     pub fn within(mut self, input: &impl HandlerInput) -> Self {
         self.scope = Some(input.scope());

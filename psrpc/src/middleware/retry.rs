@@ -149,6 +149,10 @@ impl Retry {
     }
 
     /// Starts counting attempts, with the timeout and the deadline that the caller has set, if any.
+    ///
+    /// A call fails at once where the bus knows that nobody is subscribed. To outlast a restart of
+    /// the servers, make each attempt with
+    /// [`wait_for_subscriber`](crate::Call::wait_for_subscriber), and pause between multi calls.
     pub fn start(&self, now: Time, timeout: Option<Duration>, deadline: Option<Time>) -> Attempts {
         let total = self.total.map(|total| now + total);
         let deadline = match (total, deadline) {

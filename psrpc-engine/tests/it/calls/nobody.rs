@@ -2,8 +2,8 @@
 
 use psrpc_engine::{Call, Client, Engine, Reason};
 
-use super::{affinity_call, queue_call, single_call};
-use crate::fixture::{Driven, ms, next_published};
+use super::{affinity_call, error, queue_call, single_call};
+use crate::fixture::{Driven, at, ms, next_published};
 use psrpc_engine::proto::{ErrorCode, Frame};
 
 /// A client whose frames reach this many subscribers.
@@ -55,7 +55,7 @@ fn a_call_that_waits_is_published_again_until_somebody_is_subscribed() {
             assert_eq!(frame, Frame::Request(first.clone()), "the same request");
         }
     }
-    assert_eq!(times, [5, 15, 35, 75, 155, 255, 355, 455]);
+    assert_eq!(times, [5, 15, 35, 75, 155, 315]);
     client.receivers = Some(1);
     client.advance_to(ms(999));
     assert_eq!(client.frames().len(), 1, "it has reached somebody");
@@ -91,19 +91,51 @@ fn a_call_that_needs_no_claim_waits_until_its_deadline() {
 
 #[test]
 fn a_request_whose_latest_publish_is_not_confirmed_may_have_been_heard() {
+    for (call, reason, end) in
+        [(queue_call(), Reason::NoResponse, 1000), (single_call(), Reason::TimedOut, 3000)]
+    {
+        let mut client = client(0);
+        client.request(waiting(call));
+        client.now = at(ms(5));
+        while client.engine.handle_timeout(client.now).is_more() {}
+        let again = next_published(&mut client.engine).expect("it is published again");
+        // The bus does not report its result.
+        assert!(matches!(again, (_, _, Frame::Request(_))));
+        client.advance_to(ms(end));
+        let failure = client.failure();
+        assert_eq!((failure.reason, failure.evidence.receivers), (reason, None));
+    }
+}
+
+#[test]
+fn a_request_that_a_server_has_replied_to_is_not_published_again() {
     let mut client = client(0);
-    client.request(waiting(queue_call()));
-    client.receivers = None;
-    client.advance_to(ms(1000));
-    let failure = client.failure();
-    assert_eq!((failure.reason, failure.evidence.receivers), (Reason::NoResponse, None));
+    let (_, request) = client.request(waiting(queue_call()));
+    client.bid(&request, "SRV_1", 1.0);
+    client.advance_to(ms(999));
+    let frames = client.frames();
+    assert!(matches!(&frames[..], [(_, Frame::ClaimResponse(_))]), "{frames:?}");
+
+    let (_, request) = client.request(waiting(affinity_call()));
+    client.bid(&request, "SRV_1", 0.5);
+    client.advance_to(ms(1198));
+    assert!(client.frames().is_empty(), "the selection goes on until its short circuit");
+    client.advance_to(ms(1199));
+    assert_eq!(client.granted(), ["SRV_1"]);
+
+    let (_, request) = client.request(waiting(affinity_call()));
+    client.response(&request, "SRV_1", Err(error("unavailable", "full")));
+    client.advance_to(ms(2198));
+    assert!(client.frames().is_empty() && client.outcome().is_none());
+    client.advance_to(ms(2199));
+    assert_eq!(client.failure().reason, Reason::Answered);
 }
 
 #[test]
 fn after_a_pause_of_the_process_the_selection_ends_before_anything_is_published() {
     let mut client = client(0);
     client.request(waiting(queue_call()));
-    client.now = crate::fixture::at(ms(2000));
+    client.now = at(ms(2000));
     while client.engine.handle_timeout(client.now).is_more() {}
     client.drain();
     assert_eq!(client.failure().reason, Reason::NobodySubscribed);

@@ -14,6 +14,7 @@ use psrpc_engine::{MultiCall as EngineCall, Route};
 use self::in_flight::InFlight;
 pub(crate) use self::table::MultiTable;
 use super::builder::call_options;
+use super::within::Within;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
@@ -140,15 +141,16 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
                 MultiCallTarget::Fake(responses) => return responses,
             };
             let scope = client.enter_scope(&mut options);
-            let responses = if interceptors.is_empty() && client.interceptors().is_empty_for_multi_calls() {
-                start(client, route, request.encode_to_vec(), options, expected)?
-            } else {
-                intercepted(client, route, request, options, expected, interceptors).await?
+            let starting = async move {
+                if interceptors.is_empty() && client.interceptors().is_empty_for_multi_calls() {
+                    return start(client, route, request.encode_to_vec(), options, expected);
+                }
+                intercepted(client, route, request, options, expected, interceptors).await
             };
-            Ok(match scope {
-                Some(scope) => responses.within(scope),
-                None => responses,
-            })
+            match scope {
+                Some(scope) => Ok(Within::new(starting, scope.clone()).await?.within(scope)),
+                None => starting.await,
+            }
         })
     }
 }
