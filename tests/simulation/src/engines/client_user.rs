@@ -121,7 +121,14 @@ impl ClientUser {
                 let metadata = payload::opening(world.model.operations(), !rng.chance(50));
                 let selection = random_selection(rng, &route);
                 let timeout = random_timeout(rng);
-                let open = OpenStream { metadata, timeout, selection, ..OpenStream::new(route) };
+                let waits_for_subscriber = rng.chance(300);
+                let open = OpenStream {
+                    metadata,
+                    timeout,
+                    selection,
+                    waits_for_subscriber,
+                    ..OpenStream::new(route)
+                };
                 self.open(engine, moment, world, open, false).map(|_| ())
             }
             _ => {
@@ -442,7 +449,8 @@ fn random_call(rng: &mut Rng, moment: Moment, number: usize, route: Route) -> Ca
     let timeout = random_timeout(rng);
     let deadline = rng.maybe(50, |rng| moment.now.time + rng.grains(0..400));
     let selection = random_selection(rng, &route);
-    Call { timeout, deadline, selection, ..Call::new(route, payload) }
+    let waits_for_subscriber = rng.chance(300);
+    Call { timeout, deadline, selection, waits_for_subscriber, ..Call::new(route, payload) }
 }
 
 /// Draws options that the method allows.
