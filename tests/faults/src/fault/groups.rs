@@ -1,5 +1,6 @@
 //! Faults of one server of several: failovers.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use psrpc_servers::Server;
@@ -11,6 +12,9 @@ use crate::stage::{MASTERS, Stage};
 
 /// A slot of each master.
 const SLOTS: [u16; MASTERS] = [0, 8000, 16000];
+
+/// The slots that move from the second master to the third.
+const MOVED: Range<u16> = 6000..9000;
 
 /// How long it takes until the other nodes of a Redis Cluster count a node as lost.
 const UNTIL_LOST: Duration = Duration::from_secs(4);
@@ -107,6 +111,16 @@ pub(super) static FAULTS: &[Fault] = &[
             stage.redis_cluster().node(lost + MASTERS).start();
             stage.redis_cluster().wait_until_ready();
         },
+        ..CLUSTER
+    },
+    Fault {
+        name: "resharding",
+        about: "Slots move from one node to another; requests for a while meet slots in between.",
+        hold: Duration::from_millis(1500),
+        sight: Sight::Nothing,
+        begin: |stage| stage.redis_cluster().start_moving(MOVED, 1, 2),
+        end: |stage| stage.redis_cluster().finish_moving(MOVED, 1, 2),
+        mend: |stage| stage.redis_cluster().move_slots(MOVED, 2, 1),
         ..CLUSTER
     },
     Fault {
