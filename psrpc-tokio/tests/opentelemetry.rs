@@ -102,6 +102,17 @@ async fn the_metadata_has_the_w3c_names() {
     assert_eq!(metadata[1..], ["tracestate: shop=corner"]);
 }
 
+/// As a call within a handler that is made in another task.
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_current_span_continues_the_trace_of_its_metadata() {
+    let traced = TracedCalls::new().await;
+    let (trace, span) = (TraceId::from(7), SpanId::from(8));
+    fit(&traced.client, "fez").metadata("traceparent", format!("00-{trace}-{span}-01")).await.unwrap();
+    let sent = traced.span("Sent.Hats.Fit");
+    assert_eq!((sent.span_context.trace_id(), sent.parent_span_id), (trace, span));
+    assert_eq!(traced.span("Recv.Hats.Fit").parent_span_id, sent.span_context.span_id());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_status_of_both_spans() {
     let traced = TracedCalls::new().await;
