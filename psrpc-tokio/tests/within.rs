@@ -6,7 +6,7 @@ use std::future::{Future, IntoFuture, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hats::{Log, client, echo, fit, runtime, serve, settle};
+use hats::{FIT, HATS, Log, PICK, client, echo, fit, runtime, serve, settle};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::*;
 use tokio::sync::oneshot;
@@ -173,6 +173,37 @@ async fn a_call_within_a_request_whose_handler_has_ended_does_not_start() {
     assert_eq!((error.code(), error.reason()), (&ErrorCode::Canceled, Some(Reason::Canceled)));
     assert!(!error.may_have_run(), "nothing was sent");
     assert!(log.take().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_within_a_request_that_another_server_runs_ends() {
+    let (bus, log) = (LocalBus::new(), Log::default());
+    let handlers = Handlers::new(&HATS, stuck(&log)).unary(FIT, |stuck, request| stuck(request));
+    let fitter = Server::new(bus.clone(), runtime(), handlers, ServerOptions::new()).unwrap();
+    fitter.register(&[FIT], &[]).await.unwrap();
+    let hats = client(&bus, ClientOptions::new()).await;
+    let (results, mut received) = tokio::sync::mpsc::unbounded_channel();
+    // Two servers bid. The affinity function of each one makes a call within the request.
+    let mut servers = Vec::new();
+    for affinity in [0.4, 0.9] {
+        let (hats, results) = (hats.clone(), results.clone());
+        let handlers = Handlers::new(&HATS, ()).unary_with_affinity(PICK, |_, request| echo(request), {
+            move |_: &(), request: &Request<String>| {
+                let (call, results) = (fit(&hats, "fez").timeout(9000 * MS).within(request), results.clone());
+                tokio::spawn(async move { results.send((affinity, call.await.unwrap_err().to_string())) });
+                affinity
+            }
+        });
+        let server = Server::new(bus.clone(), runtime(), handlers, ServerOptions::new()).unwrap();
+        server.register(&[PICK], &[]).await.unwrap();
+        servers.push(server);
+    }
+    let picked: Call<String, String> = hats.call(PICK, &[], "top".to_owned());
+    assert_eq!(picked.await.unwrap(), "top");
+    let mut ended = vec![received.recv().await.unwrap(), received.recv().await.unwrap()];
+    ended.sort_by(|one, other| f32::total_cmp(&one.0, &other.0));
+    let text = "canceled: the handler that made this call has ended".to_owned();
+    assert_eq!(ended, [(0.4, text.clone()), (0.9, text)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Cancellation of handlers whose response is no longer needed, and of the calls made within them.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Waker};
 
 use crate::bus::WakeList;
@@ -20,8 +20,7 @@ struct CancellationState {
 }
 
 impl CancellationToken {
-    /// Stops the handler and the calls within it. A handler that ends by itself also cancels its
-    /// token.
+    /// Stops the handler and the calls within it.
     pub(crate) fn cancel(&self) {
         let mut wakes = WakeList::new();
         let mut state = self.state();
@@ -60,5 +59,15 @@ impl CancellationToken {
 
     fn state(&self) -> MutexGuard<'_, CancellationState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The token of a handler, held together with its future. Dropping it cancels the
+/// token, so the calls within a handler end with it, also if it never runs.
+pub(crate) struct CancelOnDrop(pub(crate) Arc<CancellationToken>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }

@@ -11,7 +11,7 @@ use prost::Message;
 use psrpc_engine::Received;
 use psrpc_engine::proto::ErrorCode;
 
-use crate::cancellation::CancellationToken;
+use crate::cancellation::{CancelOnDrop, CancellationToken};
 use crate::error::Error;
 use crate::guard;
 use crate::info::Side;
@@ -33,8 +33,7 @@ pub(crate) struct Admitted {
     /// Whether the request runs without waiting for a grant.
     pub(crate) skips_claim: bool,
     pub(crate) run: Run,
-    /// Cancels the handler.
-    pub(crate) token: Arc<CancellationToken>,
+    pub(crate) token: CancelOnDrop,
 }
 
 /// The handler to run once the request is granted.
@@ -129,7 +128,7 @@ where
             Some(interceptors) => Box::pin(intercepted(interceptors, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
-        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run), token })
+        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run), token: CancelOnDrop(token) })
     }
 
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
@@ -250,7 +249,7 @@ where
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
-        Ok(Admitted { label, affinity, skips_claim: false, run, token })
+        Ok(Admitted { label, affinity, skips_claim: false, run, token: CancelOnDrop(token) })
     }
 
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
@@ -264,11 +263,12 @@ pub(crate) struct RunningHandler<T> {
     label: Label,
     /// `None` after the drop.
     future: Option<HandlerFuture<T>>,
-    token: Arc<CancellationToken>,
+    /// Dropped after the future.
+    token: CancelOnDrop,
 }
 
 impl<T> RunningHandler<T> {
-    pub(crate) fn new(label: Label, future: HandlerFuture<T>, token: Arc<CancellationToken>) -> Self {
+    pub(crate) fn new(label: Label, future: HandlerFuture<T>, token: CancelOnDrop) -> Self {
         Self { label, future: Some(future), token }
     }
 }
@@ -278,7 +278,7 @@ impl<T> Future for RunningHandler<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.token.poll(cx) {
+        if this.token.0.poll(cx) {
             return Poll::Ready(None);
         }
         let future = this.future.as_mut().expect("polled after drop");
@@ -299,6 +299,5 @@ impl<T> Drop for RunningHandler<T> {
     fn drop(&mut self) {
         // Dropping the handler's future runs user code.
         let _ = guard::catch(|| drop(self.future.take()));
-        self.token.cancel();
     }
 }

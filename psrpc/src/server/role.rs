@@ -14,7 +14,7 @@ use psrpc_engine::{
 use super::single_server::SingleServerGuard;
 use super::updates::PublishTable;
 use crate::bus::BusEvent;
-use crate::cancellation::CancellationToken;
+use crate::cancellation::{CancelOnDrop, CancellationToken};
 use crate::driver::{Driver, DriverState, LARGE, Role};
 use crate::error::Error;
 use crate::info::Side;
@@ -75,7 +75,7 @@ pub(crate) enum ServerTask {
         key: usize,
         open: OpenStream,
         codec: Arc<Codec>,
-        token: Arc<CancellationToken>,
+        token: CancelOnDrop,
     },
     Stream(StreamTask),
     Cancel(Arc<CancellationToken>),
@@ -106,8 +106,8 @@ impl Role for ServerRole {
                 if let Some(RequestStage::Admitted(Admitted { label, run: Run::Call(run), token, .. })) =
                     self.take(request)
                 {
-                    tasks.push(ServerTask::Run(request, RunningHandler::new(label, run, Arc::clone(&token))));
-                    self.put(request, RequestStage::Running(token));
+                    self.put(request, RequestStage::Running(Arc::clone(&token.0)));
+                    tasks.push(ServerTask::Run(request, RunningHandler::new(label, run, token)));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
@@ -118,7 +118,7 @@ impl Role for ServerRole {
                     ..
                 })) = self.take(request)
                 {
-                    let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&token)));
+                    let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&token.0)));
                     tasks.push(ServerTask::Serve { label, stream, key, open, codec, token });
                 }
             }
