@@ -27,7 +27,8 @@ pub struct ClientConfig {
     /// How long a call of an affinity method waits for better bids after the first. Default: 200
     /// ms.
     pub short_circuit_timeout: Duration,
-    /// How long a close waits for the bus to confirm the end of the subscriptions. Default: 3 s.
+    /// How long a close waits for the bus to confirm the end of the subscriptions and to take the
+    /// closes of streams. Default: 3 s.
     pub close_timeout: Duration,
     /// Whether a canceled call sends a grant to nobody (one with an empty server id), so that a
     /// server that [heeds it](ServerConfig::heeds_cancellation) stops its handler. Meant for peers
@@ -78,8 +79,8 @@ pub struct ServerConfig {
     /// The server's id, unique among the servers of the service. If empty, an id is drawn. Default:
     /// empty.
     pub id: Text,
-    /// How long a drain waits for the bus to confirm the end of the subscriptions. Requests that
-    /// arrive later are dropped. Default: 3 s.
+    /// How long a drain waits for the bus to confirm the end of the subscriptions and to take the
+    /// closes of streams. Requests that arrive later are dropped. Default: 3 s.
     ///
     /// The drain also waits for requests in flight until they expire, however long that takes.
     pub drain_timeout: Duration,
@@ -163,10 +164,10 @@ impl Default for StreamConfig {
 /// What happens to a stream message when its consumer has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// Holds the message back until the consumer has room or the message expires. Only then is it
-    /// acknowledged, so its sender waits. A message beyond
-    /// [`StreamLimits::held_per_stream`](crate::StreamLimits::held_per_stream) and the limits next
-    /// to it is discarded.
+    /// Holds the message back until the consumer has room for it, and acknowledges it only then, so
+    /// its sender waits. A message that expires first is discarded, as is one beyond
+    /// [`StreamLimits::held_per_stream`](crate::StreamLimits::held_per_stream) or another limit of
+    /// held messages.
     #[default]
     HoldBack,
     /// Discards the message. It is not acknowledged, so its send fails with `deadline_exceeded`.

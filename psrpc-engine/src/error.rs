@@ -5,7 +5,8 @@
 //! * The caller: the command returns the error ([`ConfigError`](crate::ConfigError), [`CallError`],
 //!   [`RegisterError`], ...).
 //! * The bus: the driver hands in a [`BusError`] as the result of an output.
-//! * None of these: the call fails with a [`Failure`], for a [`Reason`].
+//! * Any of these, or none: a call that has started fails with a [`Failure`], and its [`Reason`]
+//!   tells them apart.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -158,7 +159,7 @@ pub enum SendError {
         /// The limit.
         limit: usize,
     },
-    /// Too many sends on the stream wait for the other side.
+    /// Too many sends on the stream wait for a place in its window.
     #[error("too many sends wait for the other side of the stream: the limit is {limit}")]
     TooMany {
         /// The limit.
@@ -293,7 +294,7 @@ pub struct Failure {
     pub source: Option<BusError>,
 }
 
-/// The text of the error of a call that no server responded to, which is Go's.
+/// The error text of a call that no server responded to. Go uses the same text.
 const NO_RESPONSE: Text = Text::from_static("no response from servers");
 
 /// What happened to a call, to explain its failure.

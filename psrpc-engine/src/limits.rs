@@ -10,7 +10,8 @@ pub struct ClientLimits {
     /// Limits of one frame. A frame that exceeds them is dropped; a call that exceeds them is
     /// refused.
     pub frame: FrameLimits,
-    /// Calls in flight. Further calls are refused
+    /// Calls in flight, including openings of streams. As many multi calls may be in flight as
+    /// well. Further calls are refused
     /// ([`CallError::TooManyCalls`](crate::CallError::TooManyCalls)). Default: 131,072.
     pub calls: usize,
     /// Bids held for one call. Further bids are dropped
@@ -57,7 +58,7 @@ pub struct ServerLimits {
     /// 65,536.
     pub requests: usize,
     /// Metadata and payloads of the requests in flight together, in bytes. Further requests are
-    /// refused as beyond [`requests`](Self::requests). Default: 256 MiB.
+    /// refused like those beyond [`requests`](Self::requests). Default: 256 MiB.
     pub request_bytes: usize,
     /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each.
     /// Further requests are refused in the same way
@@ -142,7 +143,7 @@ impl StreamLimits {
 }
 
 impl StreamLimits {
-    /// Checks the limits below which no message would pass.
+    /// Checks the limits that must be at least 1, because no message would pass otherwise.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         ConfigError::check_limit("unread_per_stream", self.unread_per_stream)?;
         ConfigError::check_limit("sends_per_stream", self.sends_per_stream)

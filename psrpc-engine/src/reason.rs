@@ -59,7 +59,7 @@ reasons! {
     Draining = "server is shutting down";
     /// The server already handles as many requests as its concurrency allows.
     Busy = "concurrency limit reached";
-    /// The limit on open streams is reached.
+    /// The limit on open streams is reached, or the queue for a full bus is too long.
     StreamsFull = "too many open streams";
     /// The limit on requests in flight, or on their bytes, is reached.
     RequestsFull = "too many requests in flight";
@@ -199,7 +199,8 @@ pub struct Counters {
     pub frames: u64,
     /// Frames published.
     pub published: u64,
-    /// Frames that the bus reported lost; a gap of unknown size counts as one.
+    /// Frames that the bus reported lost, and updates dropped because their consumer had no room. A
+    /// gap of unknown size counts as one.
     pub lost: u64,
 }
 
@@ -213,7 +214,7 @@ impl Counters {
         *count = count.saturating_add(1);
     }
 
-    /// Counts frames that the bus reports lost. A gap of unknown size counts as one.
+    /// Counts lost frames. A gap of unknown size counts as one.
     pub(crate) fn count_lost(&mut self, frames: Option<u64>) {
         self.lost = self.lost.saturating_add(frames.unwrap_or(1));
     }

@@ -12,9 +12,9 @@
 //!
 //! The deadline, a cancellation and the close of the client settle the call in every state. A
 //! failed publish of the grant settles it too. A publish of the request that failed, or that
-//! reached no subscriber, does so unless a bid or an announcement shows that the request arrived. A
-//! call that waits for a subscriber publishes the request again instead, until it reaches one. On a
-//! queue, a response that arrives during selection settles the call, because only one server has
+//! reached no subscriber, does so unless a bid or an announcement shows that the request arrived.
+//! If the request reached no subscriber, a call that waits for one publishes it again instead. On
+//! a queue, a response that arrives during selection settles the call, because only one server has
 //! seen the request. At the deadline, nothing more is accepted and no server is granted.
 //!
 //! Opening a stream is also a call. Its response is an ack. The call succeeds with the stream, or
@@ -66,8 +66,8 @@ pub struct Call {
     /// How the call picks its server.
     pub selection: Selection,
     /// Whether to wait for a subscriber if the bus knows that there is none: the request is
-    /// published again until it reaches one or the selection ends. Otherwise the call fails at
-    /// once, with [`Reason::NobodySubscribed`].
+    /// published again until it reaches one, or the selection or the call ends. If `false`, the
+    /// call fails at once, with [`Reason::NobodySubscribed`].
     pub waits_for_subscriber: bool,
 }
 
@@ -473,7 +473,7 @@ impl Calls {
         self.arm(cx, handle);
     }
 
-    /// Publishes a request that reached nobody again.
+    /// Republishes a request that reached no subscriber.
     fn publish_again(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let Ongoing { route, unheard, observed, .. } = &mut entry.state;
@@ -557,7 +557,8 @@ impl Calls {
 
     // --- transitions -----------------------------------------------------------------------------
 
-    /// Sets the timer to the end of the selection or to the deadline, whichever is earlier.
+    /// Sets the timer to the earliest of the end of the selection, the next publish of the request,
+    /// and the deadline.
     fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let timeout = entry.state.selection_end();

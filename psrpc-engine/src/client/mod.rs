@@ -74,7 +74,7 @@ struct Closing {
     stage: Stage,
     /// The position in the table of the stage.
     cursor: usize,
-    /// Limits the wait for the bus to confirm; `None` once that time is over.
+    /// Limits the wait for the bus to confirm; `None` if the client does not wait.
     confirm_timer: Option<TimerId>,
     /// Armed while more work is due at once.
     continue_timer: Option<TimerId>,
@@ -219,7 +219,7 @@ impl Client {
         self.subscriptions.interruption()
     }
 
-    /// Reports that the bus refused to lock a queue-routed request, so that no server gets it. The
+    /// Reports that the bus refused to lock a queue-routed request, so no server gets it. The
     /// engine does not know whose request it was: every queue-routed call in flight that fails
     /// later has `cause` in its [evidence](crate::Evidence::lock_refusal).
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {

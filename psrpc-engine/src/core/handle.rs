@@ -46,15 +46,15 @@ macro_rules! handles {
 }
 
 handles! {
-    /// A call of a [`Client`](crate::Client) in flight.
+    /// A call in flight at a [`Client`](crate::Client).
     CallHandle
-    /// A multi call of a [`Client`](crate::Client) in flight.
+    /// A multi call in flight at a [`Client`](crate::Client).
     MultiHandle
-    /// An open stream of a [`Client`](crate::Client) or a [`Server`](crate::Server).
+    /// A stream of a [`Client`](crate::Client) or a [`Server`](crate::Server).
     StreamHandle
-    /// A message sent on a stream and not acknowledged yet.
+    /// The send of a message on a stream.
     SendHandle
-    /// A request at a [`Server`](crate::Server) in flight.
+    /// A request in flight at a [`Server`](crate::Server).
     RequestHandle
     /// An update that a [`Server`](crate::Server) publishes.
     UpdateHandle

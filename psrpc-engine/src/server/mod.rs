@@ -139,8 +139,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns an error if a method is already registered on its topic or would share a channel
-    /// with one that is, if it belongs to another service, or if the server is closed; nothing is
+    /// Returns an error if a method is already registered on its topic, would share a channel with
+    /// a registered method or belongs to another service, or if the server is closed; nothing is
     /// subscribed then.
     pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
         if let Some(closed) = self.closed() {
@@ -167,7 +167,9 @@ impl Server {
 
     /// Ends a registration. Requests that the bus delivers until it confirms the end of the
     /// subscriptions are still served, while streams end with "EOF". [`ServerEvent::Deregistered`]
-    /// follows when none of its requests is in flight and the stream handlers are done.
+    /// follows when none of its requests is in flight and the stream handlers are done. If the
+    /// registration was not complete yet, [`ServerEvent::Registered`] follows instead, with an
+    /// error.
     pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
         self.registry.deregister(&mut self.outputs, registration);
         self.end_streams_of(now, registration);

@@ -24,8 +24,8 @@ pub(super) struct HeldMessage {
 pub(super) struct HeldMessages {
     messages: VecDeque<HeldMessage>,
     size: HeldSize,
-    /// The timer and its time: when the first message expires, or earlier. Armed as long as there
-    /// are messages.
+    /// The timer and its time, which is never later than the earliest expiry. Armed as long as
+    /// there are messages.
     timer: Option<(TimerId, Time)>,
 }
 
@@ -65,8 +65,8 @@ impl HeldMessages {
         self.messages.is_empty()
     }
 
-    /// Returns `true` if a message of this size can be held back. `all` is the size of what all
-    /// streams hold back.
+    /// Returns `true` if a message of this size can be held back. `all` is the total of all
+    /// streams.
     pub(super) fn has_room(&self, all: &HeldSize, bytes: usize, limits: &StreamLimits) -> bool {
         self.size.has_room(bytes, limits.held_per_stream, limits.held_bytes_per_stream)
             && all.has_room(bytes, limits.held, limits.held_bytes)
@@ -107,7 +107,8 @@ impl HeldMessages {
         Some(message)
     }
 
-    /// Handles the timer: removes the messages that have expired, and arms the timer for the next.
+    /// Handles the timer: removes and returns the messages that have expired, and arms the timer
+    /// for the next expiry.
     pub(super) fn timer_fired<O: Copy>(
         &mut self,
         all: &mut HeldSize,
@@ -129,7 +130,7 @@ impl HeldMessages {
 }
 
 impl HeldMessage {
-    /// Returns the report of the message, for the case that it is dropped.
+    /// Returns the report that the message is dropped.
     pub(super) fn dropped(self, stream_id: &Text) -> Dropped {
         Dropped::of(Reason::SlowConsumer, self.delivery.request_id, stream_id.clone())
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!           ┌── message ──▶ accept (ack) │ reject │ discard
-//!           │      └── hold back ──▶ accept │ expire
+//!           │      └── hold back ──▶ accept (ack) │ reject │ expire
 //! ──open──▶ Open ──close, by either side; idle; drained──▶ Ended ──forget──▶ (gone)
 //!           └── send ──▶ wait for a place in the window ──▶ ack │ deadline │ failed publish
 //!                                                           │ cancellation │ end of the stream
@@ -132,8 +132,8 @@ impl<S: Side> Streams<S> {
         self.in_flight.next()
     }
 
-    /// Returns the next stream from `cursor` on, and advances `cursor`. Each unacknowledged
-    /// message, in either direction, costs as much as the stream itself.
+    /// Returns the next stream from `cursor` on, and advances `cursor`. Each of the stream's
+    /// [messages](Self::messages_of) costs as much as the stream itself.
     pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
         let step = self.in_flight.walk(cursor, budget);
         if let Step::Next(stream) = step {
@@ -142,7 +142,7 @@ impl<S: Side> Streams<S> {
         step
     }
 
-    /// Returns the number of unacknowledged messages of a stream, in both directions.
+    /// Returns the number of messages that a stream sends and that it holds back.
     pub(crate) fn messages_of(&self, stream: StreamHandle) -> usize {
         self.in_flight.get(stream).map_or(0, |entry| entry.state.sends.len() + entry.state.held.len())
     }

@@ -25,14 +25,15 @@ use crate::reason::{Dropped, Reason};
 enum Placement {
     /// To the queue of the consumer.
     Queue,
-    /// It is held back until its own expiry.
+    /// It is held back, until its own expiry at the latest.
     Held(Expiry),
-    /// There is no room for it, or it is a duplicate.
+    /// There is no room for it.
     Nowhere,
 }
 
 impl<D> StreamState<D> {
-    /// Returns `true` if the consumer has room for a message and a full bus for its ack.
+    /// Returns `true` if the consumer has room for a message. While the bus is full, the acks that
+    /// wait for it must also be below the limit.
     fn has_room<S: Side>(&self, outputs: &SideOutputs<S>, limits: &StreamLimits) -> bool {
         let limit = limits.unread_per_stream;
         self.unread < limit && !(outputs.is_blocked() && self.acks >= limit)
@@ -70,7 +71,8 @@ impl<S: Side> Streams<S> {
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let own_expiry = || Expiry::of_frame(cx.now, sent_at, expiry, horizon, Duration::ZERO).ok();
         let placement = match cx.rules.config.slow_consumer {
-            // A message held back for an overfull queue of frames would wait until it expires.
+            // No message is accepted while the queue for a full bus is too long, because its ack
+            // would make the queue longer.
             _ if cx.outputs.is_overfull() => Placement::Nowhere,
             _ if state.has_room::<S>(cx.outputs, &self.limits) && state.held.is_empty() => Placement::Queue,
             SlowConsumer::HoldBack if state.held.has_room(&self.held, payload.len(), &self.limits) => {
@@ -107,7 +109,7 @@ impl<S: Side> Streams<S> {
         }
     }
 
-    /// Ends a stream for whose message there was no room, if that is the policy.
+    /// Closes the stream of a message for which there was no room, if the policy is to close it.
     fn overflowed(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         if cx.rules.config.slow_consumer == SlowConsumer::Close {
             self.close(cx, stream, Reason::SlowConsumer, slow_consumer());

@@ -1,4 +1,4 @@
-//! Unacknowledged messages. Each is kept until it is acknowledged, fails or is canceled.
+//! Sends. Each is kept until its message is acknowledged, or the send fails or is canceled.
 
 use psrpc_proto::{IdGenerator, Text};
 
@@ -19,10 +19,10 @@ pub(crate) enum StreamTimer {
     Bucket(BucketKey),
 }
 
-/// The unacknowledged messages of all streams, by the ids that their acks carry.
+/// The sends of all streams, by the ids that their acks carry.
 pub(super) struct Sends(InFlight<SendHandle, Sending>);
 
-/// An unacknowledged message.
+/// A send that has not ended.
 struct Sending {
     stream: StreamHandle,
     deadline: Time,
@@ -41,7 +41,7 @@ impl Sends {
         self.0.get(send).is_some()
     }
 
-    /// Draws an id that no other unacknowledged message has.
+    /// Draws an id that no other send has.
     pub(super) fn draw_id(&self, ids: &mut IdGenerator) -> (Text, Vacancy) {
         loop {
             let request_id = ids.request();

@@ -1,5 +1,5 @@
-//! The sends of one stream: those that the other side has not acknowledged, up to a window, and
-//! those that wait for a place in it.
+//! The sends of one stream: those in its window, which wait for their acks, and those that wait for
+//! a place in the window.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -14,8 +14,8 @@ const INITIAL: usize = 64;
 /// The sends of one stream.
 ///
 /// The window grows by one with each ack, and halves when an unacknowledged send times out. So a
-/// receiver that discards messages beyond its capacity is not flooded. At least one send has a
-/// place.
+/// receiver that discards messages beyond its capacity is not flooded. The window always
+/// has at least one place.
 pub(super) struct SendWindow {
     /// The sends that have a place.
     sent: Vec<SendHandle>,

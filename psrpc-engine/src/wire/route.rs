@@ -138,7 +138,7 @@ impl Route {
 }
 
 impl PartialEq for Route {
-    /// Compares the method, topic, properties and kind.
+    /// Compares the service, method, topic, properties and kind.
     fn eq(&self, other: &Self) -> bool {
         let parts = |route: &Self| (route.properties(), route.is_stream());
         (self.service(), self.method(), self.topic()) == (other.service(), other.method(), other.topic())

@@ -49,7 +49,8 @@ enum Lifecycle {
 pub(crate) enum RejectedMessage {
     /// The message does not decode, which ends the stream.
     Malformed(Error),
-    /// An interceptor refused the message.
+    /// An interceptor refused the message or replaced it by one of another type, or user code
+    /// panicked.
     Refused,
 }
 

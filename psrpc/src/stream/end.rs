@@ -15,7 +15,7 @@ use crate::interceptor::{SendChain, SendOptions};
 use crate::message::AnyMessage;
 use crate::waiting::WaiterKey;
 
-/// The operations of a stream, implemented by its client or server.
+/// The operations on the user's end of a stream.
 pub(crate) trait StreamEnd: SendChain {
     fn codec(&self) -> &Arc<Codec>;
     /// Passes a message to the engine, and returns the key to poll for its outcome.

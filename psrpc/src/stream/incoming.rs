@@ -33,7 +33,7 @@ impl<R: StreamRole> Driver<R> {
         self.release_with(stream, result, |streams| streams.handler_done(key, failed));
     }
 
-    /// Releases one of the users of a stream. Ends the stream if it was the last one.
+    /// Releases a stream with `release`, and ends the stream if it is no longer in use.
     fn release_with(
         self: &Arc<Self>,
         stream: StreamHandle,

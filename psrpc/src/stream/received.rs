@@ -1,5 +1,5 @@
-//! The messages of one stream that its consumer has not taken, in the order of the engine. Messages
-//! are decoded on several threads, and may be ready in another order.
+//! The messages of one stream that its consumer has not taken, in the order in which the engine
+//! delivered them. Messages are decoded on several threads, and may be ready in another order.
 
 use std::collections::VecDeque;
 

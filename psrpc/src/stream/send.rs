@@ -30,6 +30,7 @@ use crate::runtime::BoxFuture;
 /// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not accepted in time: the message or its ack was lost, or the consumer has no room | yes, unless [`may_have_run`](crate::Error::may_have_run) is `false` |
 /// | that of the stream's end | that of the cause | the stream has ended | yes, if it ended during the send |
 /// | [`PublishFailed`](crate::Reason::PublishFailed) | `unavailable` | the bus did not accept it | yes |
+/// | [`PublishFailed`](crate::Reason::PublishFailed) | `invalid_argument` | the bus cannot carry it | no |
 /// | none | `invalid_argument` | the message is too large | no |
 /// | none | `resource_exhausted` | too many sends on the stream wait for others | no |
 #[must_use = "a message is not sent until it is awaited"]
@@ -83,7 +84,7 @@ pub struct SendFuture(SendState);
 
 enum SendState {
     New(Arc<dyn StreamEnd>, OutgoingMessage, SendOptions),
-    /// Sent by the engine. Holds the key to poll for the outcome.
+    /// Passed to the engine. Holds the key to poll for the outcome.
     Sent(Arc<dyn StreamEnd>, usize),
     Intercepted(BoxFuture<Result<(), Error>>),
     Done,

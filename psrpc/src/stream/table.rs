@@ -83,11 +83,11 @@ pub(crate) enum StreamTask {
     Wake(Waker),
 }
 
-/// Whether a stream is still used after one of its users has released it.
+/// Whether a stream stays open after user code has dropped it or its handler has returned.
 pub(crate) enum StreamUse {
-    /// Another user still has it.
+    /// It stays open: its handler runs, or user code holds the hijacked stream.
     InUse,
-    /// It has no user any more.
+    /// It ends.
     Unused,
 }
 
