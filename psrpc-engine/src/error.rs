@@ -5,8 +5,8 @@
 //! * The caller: the command returns the error ([`ConfigError`](crate::ConfigError), [`CallError`],
 //!   [`RegisterError`], ...).
 //! * The bus: the driver hands in a [`BusError`] as the result of an output.
-//! * Any of these, or none: a call that has started fails with a [`Failure`], and its [`Reason`]
-//!   tells them apart.
+//! * Anyone, once a call has started: the call fails with a [`Failure`], which gives the
+//!   [`Reason`].
 
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -10,8 +10,8 @@ pub struct ClientLimits {
     /// Limits of one frame. A frame that exceeds them is dropped; a call that exceeds them is
     /// refused.
     pub frame: FrameLimits,
-    /// Calls in flight, including openings of streams. As many multi calls may be in flight as
-    /// well. Further calls are refused
+    /// Calls in flight, including openings of streams. The same limit applies separately to multi
+    /// calls. Further calls are refused
     /// ([`CallError::TooManyCalls`](crate::CallError::TooManyCalls)). Default: 131,072.
     pub calls: usize,
     /// Bids held for one call. Further bids are dropped

@@ -82,11 +82,13 @@ reasons! {
     ResponsesFull = "too many responses to a call";
     /// The stream of the frame is not open here.
     NoStream = "no such stream";
-    /// The consumer has no room for the stream message or update.
+    /// The consumer has no room for the stream message or update, or the queue for a full bus is
+    /// too long for the ack of the message.
     SlowConsumer = "discarded by slow consumer";
     /// The stream message arrived at or after its expiry.
     ExpiredMessage = "message expired";
-    /// An interceptor rejected the stream message.
+    /// An interceptor rejected the stream message or panicked, or user code no longer holds the
+    /// stream.
     Refused = "rejected by an interceptor";
     /// The limit on remembered stream messages is reached.
     MessagesFull = "too many messages remembered";

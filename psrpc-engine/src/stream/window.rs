@@ -14,8 +14,8 @@ const INITIAL: usize = 64;
 /// The sends of one stream.
 ///
 /// The window grows by one with each ack, and halves when an unacknowledged send times out. So a
-/// receiver that discards messages beyond its capacity is not flooded. The window always
-/// has at least one place.
+/// receiver that discards messages beyond its capacity is not flooded. The window always has at
+/// least one place.
 pub(super) struct SendWindow {
     /// The sends that have a place.
     sent: Vec<SendHandle>,

@@ -49,7 +49,7 @@ enum Lifecycle {
 pub(crate) enum RejectedMessage {
     /// The message does not decode, which ends the stream.
     Malformed(Error),
-    /// An interceptor refused the message or replaced it by one of another type, or user code
+    /// An interceptor refused the message or replaced it with one of another type, or user code
     /// panicked.
     Refused,
 }

@@ -33,7 +33,7 @@ impl<R: StreamRole> Driver<R> {
         self.release_with(stream, result, |streams| streams.handler_done(key, failed));
     }
 
-    /// Releases a stream with `release`, and ends the stream if it is no longer in use.
+    /// Releases a stream with `release`, and ends the stream unless it stays open.
     fn release_with(
         self: &Arc<Self>,
         stream: StreamHandle,

@@ -121,8 +121,8 @@ fn poll_next<R: Message + Default + 'static>(
         let Some(message) = std::task::ready!(end.poll_message(waiter, cx)) else {
             return Poll::Ready(None);
         };
-        // The type was checked before. This fails only if an interceptor has kept a clone of the
-        // message and the copy, which is made by encoding, does not decode.
+        // The type was checked before. This can fail only if an interceptor has kept a clone, since
+        // the message is then copied by encoding and decoding it.
         if let Ok(message) = message.into_message() {
             return Poll::Ready(Some(message));
         }
