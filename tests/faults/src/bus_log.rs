@@ -15,16 +15,16 @@ use crate::fleet::crew::Crew;
 /// How often events are taken from a bus, which keeps them until then.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How much later than the last frame that it lost a lost connection may be noticed, if the next
-/// frame is published on another one.
+/// How long after the next frame a bus may still notice that the connection of a lost frame was
+/// lost. The next frame may have been published on another connection.
 const EVENT_DELAY: Duration = Duration::from_millis(100);
 
-/// What the buses must report about a fault.
+/// The events that the buses must report about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     /// Every bus loses its connection once and has it back once.
     Outage,
-    /// The same, and the server's refusal of the credentials, at most once.
+    /// The same, but a refusal of the credentials may be reported as another lost connection, once.
     RefusedOutage,
     /// Every bus loses its connection twice, and has it back twice.
     TwoOutages,
@@ -83,8 +83,8 @@ impl BusLog {
         self.lock().clear();
     }
 
-    /// Returns `true` if a frame that was published at a time may have been lost with the
-    /// connection before the next one.
+    /// Returns `true` if the bus lost its connection between two publishes, so that the frame of
+    /// the first may have been lost.
     pub fn may_lose(&self, published: Time, next: Time) -> bool {
         let in_between = published..=next + EVENT_DELAY;
         let is_loss = |event: &BusEvent| matches!(event, BusEvent::ConnectionLost { .. });
@@ -125,8 +125,8 @@ impl BusLog {
     }
 }
 
-/// Returns when an event happened. A lost connection tells that itself; the others are as good as
-/// new.
+/// Returns the time of an event. The loss of a connection contains its time. Other events have only
+/// just happened.
 fn time_of(event: &BusEvent, now: Now) -> Time {
     let BusEvent::ConnectionLost { since, .. } = event else { return now.time };
     let nanos = now.wall.as_unix_nanos() - since.as_unix_nanos();
@@ -163,7 +163,7 @@ impl Sight {
             Self::RefusedLocks => total(|counts| counts.refused_locks) == 0,
             _ => false,
         };
-        if missing { Err(format!("no bus reported anything: expected {self:?}")) } else { Ok(()) }
+        if missing { Err(format!("no bus reported the fault: expected {self:?}")) } else { Ok(()) }
     }
 
     fn allows(self, counts: &Counts) -> bool {
