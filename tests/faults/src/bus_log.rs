@@ -15,8 +15,8 @@ use crate::fleet::crew::Crew;
 /// How often events are taken from a bus, which keeps them until then.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long after the next frame a bus may still notice that the connection of a lost frame was
-/// lost. The next frame may have been published on another connection.
+/// How long before a bus notices the loss of a connection it may publish the next frame on another
+/// connection.
 const EVENT_DELAY: Duration = Duration::from_millis(100);
 
 /// The events that the buses must report about a fault.
@@ -24,7 +24,7 @@ const EVENT_DELAY: Duration = Duration::from_millis(100);
 pub enum Sight {
     /// Every bus loses its connection once and has it back once.
     Outage,
-    /// The same, but a refusal of the credentials may be reported as another lost connection, once.
+    /// Like `Outage`, but a bus may report a refusal of the credentials as a second lost connection.
     RefusedOutage,
     /// Every bus loses its connection twice, and has it back twice.
     TwoOutages,
@@ -125,8 +125,8 @@ impl BusLog {
     }
 }
 
-/// Returns the time of an event. The loss of a connection contains its time. Other events have only
-/// just happened.
+/// Returns the time of an event. The event of a lost connection contains the time of the loss. For
+/// other events, `now` is precise enough.
 fn time_of(event: &BusEvent, now: Now) -> Time {
     let BusEvent::ConnectionLost { since, .. } = event else { return now.time };
     let nanos = now.wall.as_unix_nanos() - since.as_unix_nanos();

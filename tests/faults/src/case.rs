@@ -18,7 +18,7 @@ use crate::setup::SetUp;
 use crate::stage::{PASSWORD, Stage};
 use crate::{memory, panics};
 
-/// The limit for each part of a case that the fault does not affect, such as the start.
+/// The limit for each step of a case that does not depend on the fault, such as the start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a case waits after the fault until the service is back.

@@ -8,7 +8,7 @@ use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription,
 use psrpc::proto::Channel;
 use psrpc_simulation::judge::services::ledger::Ledger;
 
-/// Forwards everything to another bus.
+/// A wrapper that forwards everything to another bus.
 #[derive(Clone)]
 pub struct ObservedBus {
     bus: Arc<dyn Bus>,

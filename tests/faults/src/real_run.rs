@@ -22,10 +22,11 @@ const PROBES: usize = 4;
 /// The shortest delay of a timer that counts as a stall. Shorter ones are within the margin.
 const SHORTEST_STALL: Duration = Duration::from_millis(20);
 
-/// The longest act that the ledger checks. Stalls before its start do not delay an act.
+/// The duration of the longest act that the ledger checks. Stalls that ended before an act started
+/// do not delay it.
 const LONGEST_ACT: Duration = Duration::from_secs(4);
 
-/// The limit for a stall of the runtime while the machine did not stall. A longer one means that a
+/// The limit for a stall of the runtime that the machine did not cause. A longer one means that a
 /// task blocked its thread and delayed others (I12).
 const LONGEST_BLOCK: Duration = Duration::from_secs(1);
 
@@ -92,7 +93,7 @@ impl RealRun {
     ///
     /// # Errors
     ///
-    /// Returns the length of a stall that the machine does not explain.
+    /// Returns an error with the length of a stall that the machine did not cause.
     pub fn check_blocks(&self) -> Result<(), String> {
         let machine = lock(&self.machine);
         let is_unexplained = |(end, length): &(Time, Duration)| {

@@ -288,7 +288,7 @@ impl Stage {
     ///
     /// # Panics
     ///
-    /// Panics if it does not answer within 20 s.
+    /// Panics if 4000 attempts fail, which take at least 20 s.
     pub fn wait_until_back(&self) {
         let Servers::One(server) = &self.servers else { return };
         for _ in 0..4000 {
@@ -323,13 +323,13 @@ fn greets(port: u16) -> bool {
     BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("INFO ")
 }
 
-/// Returns the ACL rule of the user that the buses log in as at a Redis server.
+/// Returns the ACL rule for [`USER`] on a Redis server.
 pub fn redis_user(password: &str) -> String {
     format!("{USER} on >{password} ~* &* +@all")
 }
 
-/// Returns the configuration of a NATS server. It contains the user that the buses log in as, a
-/// limit for the pending bytes of a client, and a quick lame duck mode.
+/// Returns the configuration of a NATS server. It contains [`USER`], a limit for the pending bytes
+/// of a client, and a quick lame duck mode.
 pub fn nats_user(password: &str, permissions: &str) -> String {
     let limits = "max_pending: 2MB\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s";
     let user = format!("user: {USER}, password: \"{password}\"{permissions}");

@@ -1,4 +1,5 @@
-//! The updates of a run. A subscriber that misses some must receive an error in their place (I13).
+//! The updates of a run. A subscriber that misses an update must receive an error in its place
+//! (I13).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -96,8 +96,8 @@ impl Fleet {
         self.clients.iter().flat_map(ClientUser::goals).chain(gossip).collect()
     }
 
-    /// Starts to make fresh calls of each kind until its goal is reached, in addition to the users'
-    /// own acts.
+    /// Starts tasks that make fresh calls of each kind until the goal of that kind is reached, in
+    /// addition to the users' own acts.
     pub fn recover(&self) {
         self.clients.iter().for_each(ClientUser::recover);
     }
