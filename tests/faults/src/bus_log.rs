@@ -15,8 +15,8 @@ use crate::fleet::crew::Crew;
 /// How often events are taken from a bus, which keeps them until then.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long before a bus notices the loss of a connection it may publish the next frame on another
-/// connection.
+/// The time that a bus may take, after it has published a frame on another connection, to notice
+/// that the connection of an earlier frame was lost.
 const EVENT_DELAY: Duration = Duration::from_millis(100);
 
 /// The events that the buses must report about a fault.
@@ -24,7 +24,8 @@ const EVENT_DELAY: Duration = Duration::from_millis(100);
 pub enum Sight {
     /// Every bus loses its connection once and has it back once.
     Outage,
-    /// Like `Outage`, but a bus may report a refusal of the credentials as a second lost connection.
+    /// Like `Outage`, but a bus may report a refusal of the credentials as a second lost
+    /// connection.
     RefusedOutage,
     /// Every bus loses its connection twice, and has it back twice.
     TwoOutages,

@@ -37,7 +37,7 @@ pub struct Fault {
     /// Ends the fault, or waits for a failover. A failed server of a group may stay down until
     /// `mend`.
     pub end: fn(&mut Stage),
-    /// Repairs what is left of the fault after the service has recovered.
+    /// Repairs the remaining damage after the service has recovered.
     pub mend: fn(&mut Stage),
 }
 

@@ -56,7 +56,7 @@ impl Crew {
         self.runtime.sleep_until(self.now() + duration).await;
     }
 
-    /// Asks all users to finish what they do and to end.
+    /// Asks all users to finish their current acts and to end.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
