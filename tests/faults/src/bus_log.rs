@@ -15,16 +15,17 @@ use crate::fleet::crew::Crew;
 /// How often events are taken from a bus, which keeps them until then.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How much later than the last frame that it lost a lost connection may be noticed, if the next
-/// frame is published on another one.
+/// The time that a bus may take, after it has published a frame on another connection, to notice
+/// that the connection of an earlier frame was lost.
 const EVENT_DELAY: Duration = Duration::from_millis(100);
 
-/// What the buses must report about a fault.
+/// The events that the buses must report about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     /// Every bus loses its connection once and has it back once.
     Outage,
-    /// The same, and the server's refusal of the credentials, at most once.
+    /// Like `Outage`, but a bus may report a refusal of the credentials as a second lost
+    /// connection.
     RefusedOutage,
     /// Every bus loses its connection twice, and has it back twice.
     TwoOutages,
@@ -83,8 +84,8 @@ impl BusLog {
         self.lock().clear();
     }
 
-    /// Returns `true` if a frame that was published at a time may have been lost with the
-    /// connection before the next one.
+    /// Returns `true` if the bus lost its connection between two publishes, so that the frame of
+    /// the first may have been lost.
     pub fn may_lose(&self, published: Time, next: Time) -> bool {
         let in_between = published..=next + EVENT_DELAY;
         let is_loss = |event: &BusEvent| matches!(event, BusEvent::ConnectionLost { .. });
@@ -125,8 +126,8 @@ impl BusLog {
     }
 }
 
-/// Returns when an event happened. A lost connection tells that itself; the others are as good as
-/// new.
+/// Returns the time of an event. The event of a lost connection contains the time of the loss. For
+/// other events, `now` is precise enough.
 fn time_of(event: &BusEvent, now: Now) -> Time {
     let BusEvent::ConnectionLost { since, .. } = event else { return now.time };
     let nanos = now.wall.as_unix_nanos() - since.as_unix_nanos();
@@ -163,7 +164,7 @@ impl Sight {
             Self::RefusedLocks => total(|counts| counts.refused_locks) == 0,
             _ => false,
         };
-        if missing { Err(format!("no bus reported anything: expected {self:?}")) } else { Ok(()) }
+        if missing { Err(format!("no bus reported the fault: expected {self:?}")) } else { Ok(()) }
     }
 
     fn allows(self, counts: &Counts) -> bool {

@@ -18,10 +18,10 @@ use crate::setup::SetUp;
 use crate::stage::{PASSWORD, Stage};
 use crate::{memory, panics};
 
-/// How long anything of a case that the fault does not concern may take.
+/// The limit for each step of a case that does not depend on the fault, such as the start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long after the fault it is measured when the service is back.
+/// How long a case waits after the fault until the service is back.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(15);
 
 /// The limit for the peak memory of the process of a case, in MB.
@@ -38,14 +38,14 @@ pub struct Case {
     pub runtime: RuntimeName,
 }
 
-/// What a case has measured.
+/// The measurements of a case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// The calls.
     pub totals: Totals,
     /// How long after the end of the fault everything worked again.
     pub recovery: Duration,
-    /// The longest delay of any timer, which is the machine's fault.
+    /// The longest delay of any timer of the runtime.
     pub longest_stall: Duration,
     /// The peak memory of the process, in MB. Zero on systems other than Linux.
     pub memory: u64,
@@ -61,7 +61,7 @@ impl fmt::Display for Case {
 }
 
 impl Case {
-    /// Runs the case in this process. Returns what it has measured, and what was wrong.
+    /// Runs the case in this process. Returns its measurements, and an error if a check failed.
     pub fn run(&self) -> (Measured, Result<(), String>) {
         self.run_with(self.runtime.start(), |_, bus| bus)
     }
@@ -82,7 +82,7 @@ impl Case {
             let conductor = Conductor { case: self, executor: &executor, run: &run, crew: &crew };
             conductor.conduct(&mut stage, fleet, &mut measured)
         });
-        // The users of a fleet that failed would go on.
+        // If the case failed, the users are still running.
         crew.stop();
         measured.totals = ledger.totals();
         measured.longest_stall = run.longest_stall();
@@ -91,7 +91,7 @@ impl Case {
     }
 }
 
-/// Adds to a problem what a violation or a pending call tells of it.
+/// Appends the first violation and the overdue calls to the description of a problem.
 fn explain(problem: String, ledger: &Ledger) -> String {
     let violation = ledger.violation().map(|violation| violation.to_string());
     let overdue = ledger.overdue();
@@ -156,7 +156,7 @@ impl Conductor<'_> {
         self.check_ledger()
     }
 
-    /// Ends the fleet, and makes the checks of the end.
+    /// Ends the fleet and performs the final checks.
     fn finish(&self, fleet: Fleet) -> Result<(), String> {
         self.crew.stop();
         let hung = |names: Vec<String>| format!("hung for {PATIENCE:?}: {}", names.join(", "));

@@ -10,14 +10,15 @@ use psrpc_simulation::judge::services::ledger::Totals;
 
 use crate::case::{Case, Measured};
 
-/// How long a case may take. A case names what hangs in it after less.
+/// The limit for a case. The limits within a case are shorter, and their errors name the step or
+/// the task that hung.
 pub const CASE_LIMIT: Duration = Duration::from_secs(240);
 
-/// What precedes the figures in the output of a case.
+/// The prefix of the line with the figures in the output of a case.
 const FIGURES: &str = "figures: ";
 
-/// Runs a case in a process of its own, which is this program with the command `case`. Returns what
-/// it has measured, if it came to its end, and what was wrong.
+/// Runs a case in a process of its own, which is this program with the command `case`. Returns its
+/// measurements, if the process printed them, and an error if a check failed.
 pub fn run(case: &Case) -> (Option<Measured>, Result<(), String>) {
     let program = std::env::current_exe().expect("a running program has a path");
     let mut command = Command::new(program);

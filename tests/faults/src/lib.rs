@@ -4,7 +4,7 @@
 //! A [`Case`](case::Case) is a [`Fault`](fault::Fault) on a [`SetUp`](setup::SetUp) and a
 //! [runtime](runtime::RuntimeName). The judge is the simulator's
 //! ([`Ledger`](psrpc_simulation::judge::services::ledger::Ledger)): it checks what the users of the
-//! clients and servers see. Further checks are about what only a real bus has: the
+//! clients and servers see. Further checks, outside of the ledger, concern the
 //! [events](bus_log) of outages, [gaps in updates](updates), the time until the service is back,
 //! and memory.
 //!

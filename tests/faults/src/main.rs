@@ -148,7 +148,7 @@ fn describe(measured: Option<Measured>) -> String {
         return "no figures".to_owned();
     };
     format!(
-        "{} calls, {} answered, {} failed, {} pending, {} announced ones run twice; back after {recovery:?}; stalls of \
+        "{} calls, {} answered, {} failed, {} pending, {} announced calls run twice; back after {recovery:?}; stalls of \
          up to {longest_stall:?}; {memory} MB",
         totals.made, totals.answered, totals.failed, totals.pending, totals.announced_twice
     )

@@ -8,7 +8,7 @@ use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription,
 use psrpc::proto::Channel;
 use psrpc_simulation::judge::services::ledger::Ledger;
 
-/// Wraps a bus and is otherwise like it.
+/// A wrapper that forwards everything to another bus.
 #[derive(Clone)]
 pub struct ObservedBus {
     bus: Arc<dyn Bus>,
@@ -16,7 +16,7 @@ pub struct ObservedBus {
 }
 
 impl ObservedBus {
-    /// Shows the frames that are published on `bus` to the ledger.
+    /// Wraps `bus`. The ledger sees every frame before it is published.
     pub fn new(bus: Arc<dyn Bus>, ledger: Ledger) -> Self {
         Self { bus, ledger }
     }

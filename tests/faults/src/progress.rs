@@ -24,7 +24,7 @@ struct ProgressState {
 }
 
 impl Progress {
-    /// Begins again: acts that begin from `since` on count.
+    /// Sets new goals. Only acts that begin at `since` or later reach them.
     pub fn begin(&self, since: Time, goals: impl IntoIterator<Item = Goal>) {
         let missing = goals.into_iter().collect();
         *self.lock() = ProgressState { since: Some(since), missing, reached: BTreeMap::new() };
@@ -44,8 +44,8 @@ impl Progress {
         self.lock().missing.contains(goal)
     }
 
-    /// Waits until all goals are reached. Returns how long after the beginning that was, and the
-    /// last goal.
+    /// Waits until all goals are reached. Returns the last goal, and how long after `since` it was
+    /// reached.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A run in real time: the clock of the ledger, and how late the runtime and the machine are.
+//! A run in real time: the clock of the ledger, and the stalls of the runtime and of the machine.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,28 +9,30 @@ use psrpc::{Runtime, Time};
 use psrpc_simulation::Fault;
 use psrpc_simulation::judge::services::run_context::RunContext;
 
-/// How much later than due anything may be observed on an idle machine.
+/// The lateness that is allowed even on an idle machine.
 const MARGIN: Duration = Duration::from_millis(50);
 
 /// The interval at which each probe checks how late its timer fires.
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The number of probes, so that each thread of a runtime is likely to run one at any time.
+/// The number of probes. It is large enough for each thread of a runtime to be likely to run one at
+/// any time.
 const PROBES: usize = 4;
 
 /// The shortest delay of a timer that counts as a stall. Shorter ones are within the margin.
 const SHORTEST_STALL: Duration = Duration::from_millis(20);
 
-/// No act that the ledger checks takes longer, so earlier stalls do not delay it.
+/// The duration of the longest act that the ledger checks. Stalls that ended before an act started
+/// do not delay it.
 const LONGEST_ACT: Duration = Duration::from_secs(4);
 
-/// A stall of the runtime that the machine does not explain must be shorter: a task that blocks its
-/// thread for longer delays others (I12).
+/// The limit for a stall of the runtime that the machine did not cause. A longer one means that a
+/// task blocked its thread and delayed others (I12).
 const LONGEST_BLOCK: Duration = Duration::from_secs(1);
 
 /// A run on a runtime. Probes measure how late timers of the runtime fire. An act may be late by as
-/// much as the runtime stalled in the seconds before it was due. A probe on a thread of its own
-/// measures the stalls of the machine, which are no fault of the runtime's tasks.
+/// much as the runtime has stalled since a few seconds before the act was due. A probe on a thread
+/// of its own measures the stalls of the machine, which no task of the runtime causes.
 pub struct RealRun {
     runtime: Arc<dyn Runtime>,
     probes: [Mutex<Probe>; PROBES],
@@ -79,7 +81,7 @@ impl RealRun {
         run
     }
 
-    /// Returns how long the machine stalled after a time, including a stall that has not ended.
+    /// Returns how long the runtime has stalled since a time, including a stall that has not ended.
     pub fn stalled_since(&self, since: Time) -> Duration {
         let now = self.now();
         let stalled = |probe: &Mutex<Probe>| lock(probe).stalled_since(since, now);
@@ -91,7 +93,7 @@ impl RealRun {
     ///
     /// # Errors
     ///
-    /// Returns the length of a stall that the machine does not explain.
+    /// Returns an error with the length of a stall that the machine did not cause.
     pub fn check_blocks(&self) -> Result<(), String> {
         let machine = lock(&self.machine);
         let is_unexplained = |(end, length): &(Time, Duration)| {

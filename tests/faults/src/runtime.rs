@@ -69,7 +69,7 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// Returns a description of `what` if there is no output within `limit`.
+    /// Returns an error that names `what` if the future panics or has no output within `limit`.
     pub fn wait<T: Send + 'static>(
         &self,
         what: &str,

@@ -30,20 +30,20 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of masters of a Redis Cluster, which come before their replicas.
 pub const MASTERS: usize = 3;
 
-/// How often it is asked whether a server is back.
+/// The interval between attempts to reach a server that is not back yet.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The servers of a case, with what a fault needs to break and mend them.
+/// The servers of a case, and the means to break and repair them.
 pub struct Stage {
     set_up: SetUp,
     servers: Servers,
-    /// Between the buses and the server, for faults of the network.
+    /// The proxy between the buses and the server, for faults of the network.
     proxy: Option<Proxy>,
     tls: Option<ServerTls>,
     /// The password that the buses use, which a fault may change while they run.
     password: Arc<Mutex<String>>,
     directory: TempDir,
-    /// The server that a fault has taken away.
+    /// The index of the server that a fault has killed or frozen.
     pub lost: usize,
 }
 
@@ -218,7 +218,7 @@ impl Stage {
     ///
     /// # Panics
     ///
-    /// Panics if there are several.
+    /// Panics if the set-up has no server or several.
     pub fn server(&mut self) -> &mut Server {
         match &mut self.servers {
             Servers::One(server) => server,
@@ -275,7 +275,7 @@ impl Stage {
     ///
     /// # Panics
     ///
-    /// Panics if the server refuses it.
+    /// Panics if the set-up does not have exactly one server, or if the server refuses the command.
     pub fn redis(&self, command: &[&str]) {
         let Servers::One(server) = &self.servers else { panic!("not one server") };
         let client = RedisClient::connect(server.port(), self.tls.as_ref(), None);
@@ -283,11 +283,12 @@ impl Stage {
         reply.unwrap_or_else(|error| panic!("{}: {error}", command.join(" ")));
     }
 
-    /// Waits until the only server answers a client of the test's own.
+    /// Waits until the only server answers the test's own client. Returns at once if the set-up
+    /// does not have exactly one server.
     ///
     /// # Panics
     ///
-    /// Panics if it does not answer within 20 s.
+    /// Panics if 4000 attempts fail, which take at least 20 s.
     pub fn wait_until_back(&self) {
         let Servers::One(server) = &self.servers else { return };
         for _ in 0..4000 {
@@ -306,7 +307,7 @@ impl Stage {
     }
 }
 
-/// Returns a list with commas that begins with another item for each number.
+/// Rotates a comma-separated list by `number` items.
 fn rotated(list: &str, number: usize) -> String {
     let mut items: Vec<_> = list.split(',').collect();
     let first = number % items.len();
@@ -322,13 +323,13 @@ fn greets(port: u16) -> bool {
     BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("INFO ")
 }
 
-/// Returns the rule of the user of a Redis server.
+/// Returns the ACL rule for [`USER`] on a Redis server.
 pub fn redis_user(password: &str) -> String {
     format!("{USER} on >{password} ~* &* +@all")
 }
 
-/// Returns the configuration of a NATS server with this user: a limit for the bytes that may be
-/// pending for a client, and a quick lame duck mode.
+/// Returns the configuration of a NATS server. It contains [`USER`], a limit for the pending bytes
+/// of a client, and a quick lame duck mode.
 pub fn nats_user(password: &str, permissions: &str) -> String {
     let limits = "max_pending: 2MB\nlame_duck_grace_period: 1s\nlame_duck_duration: 30s";
     let user = format!("user: {USER}, password: \"{password}\"{permissions}");

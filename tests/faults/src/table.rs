@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::case::{Case, Measured};
 
-/// What comes before and after the table.
+/// The lines before and after the table.
 const BEGIN: &str = "<!-- faults: written by `faults run --table` -->\n";
 const END: &str = "<!-- end of faults -->";
 
@@ -56,8 +56,8 @@ fn key(row: &str) -> [String; 3] {
     std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
 
-/// Returns the row of a case that passed, so that nothing hung and no request ran twice. Calls are
-/// rounded to tens and times to 50 ms, since they differ from run to run.
+/// Returns the row of a case that passed. In such a case no request ran twice, except announced
+/// ones. Calls are rounded up to tens and times to 50 ms, since they differ from run to run.
 fn row(case: &Case, measured: &Measured) -> String {
     let Measured { totals, recovery, memory, .. } = measured;
     let [fault, set_up, runtime] = cells(case);

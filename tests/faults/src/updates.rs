@@ -1,4 +1,5 @@
-//! The updates of a run: a subscriber may lose some only where it is told so (I13).
+//! The updates of a run. A subscriber that misses an update must receive an error in its place
+//! (I13).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,7 +73,8 @@ impl Updates {
         }
     }
 
-    /// Notes a received update. Returns when its server began to publish it, if it did.
+    /// Notes a received update. Returns the time at which its server began to publish it, or `None`
+    /// if the server never did.
     pub fn received(&self, kind: UpdateKind, subscriber: usize, server: usize, number: u64) -> Option<Time> {
         let mut entries = self.lock();
         let start = entries.published.get(&(kind, server))?.get(number as usize)?.start;
@@ -91,10 +93,11 @@ impl Updates {
         self.lock().last.retain(|(known, _), _| *known != subscriber);
     }
 
-    /// Checks the end of a run. `may_lose` returns `true` if an update of a server may be lost for
-    /// a reason that no subscriber can know, such as a lost connection of that server between two
-    /// times: when it began to publish the update, and the next one that arrived. Such an update
-    /// may also arrive late, if a server that was given up goes on.
+    /// Checks the updates at the end of a run. `may_lose` returns `true` if an update may be lost
+    /// for a reason that no subscriber can know, such as a lost connection of the server that
+    /// publishes it. Its arguments are the server, and the times at which the server began to
+    /// publish the update and the next update that arrived. Such an update may also arrive late,
+    /// for example if a frozen bus server resumes after the buses have given it up.
     ///
     /// # Errors
     ///

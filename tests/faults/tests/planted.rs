@@ -1,4 +1,5 @@
-//! The fault tests notice defects: of each kind, one is planted in the bus or in the runtime.
+//! The fault tests notice defects. Each test plants a defect of one kind in the bus or the
+//! runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +34,7 @@ fn run(
     checked
 }
 
-/// Asserts that a run is reported with this invariant and this text.
+/// Asserts that a run failed, and that its error contains this invariant and this text.
 fn assert_noticed(checked: Result<(), String>, invariant: &str, text: &str) {
     let problem = checked.expect_err("the defect must be noticed");
     assert!(problem.contains(invariant) && problem.contains(text), "{problem}");
@@ -79,7 +80,7 @@ fn updates_that_are_lost_without_a_gap_are_noticed() {
     let checked = run(smol(), |number, bus| {
         let faulty = FaultyBus::new(bus, SmolRuntime, 1);
         if number == FIRST_CLIENT {
-            // Several, since the gap of the outage excuses a loss just before it.
+            // Several updates are lost, since the gap of the outage excuses a loss just before it.
             let count = AtomicU64::new(0);
             faulty.intercept_delivery(move |channel: &Channel, frame| {
                 let is_lost =

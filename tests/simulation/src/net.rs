@@ -78,7 +78,7 @@ struct Subscription<S> {
     state: SubscriptionState,
     /// Whether the subscriber has unsubscribed.
     is_unsubscribed: bool,
-    /// The time at which the bus confirms it.
+    /// The time at which the bus confirms that the subscription is live.
     confirmed: Time,
     /// The arrival time of the last frame that keeps its order.
     latest: Time,

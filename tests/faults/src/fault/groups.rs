@@ -1,4 +1,4 @@
-//! Faults of one server of several: failovers.
+//! Faults of Redis servers with sentinels, of a Redis Cluster, and of a NATS cluster.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(super) static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "failover",
-        about: "The sentinels replace a master that is well, which becomes a replica.",
+        about: "The sentinels replace a healthy master, which becomes a replica.",
         begin: |stage| _ = stage.sentinel().failover(),
         mend: |stage| stage.sentinel().wait_until_ready(),
         ..SENTINEL
@@ -115,7 +115,7 @@ pub(super) static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "resharding",
-        about: "Slots move from one node to another; requests for a while meet slots in between.",
+        about: "Slots move from one node to another, and requests meet slots that are being moved.",
         hold: Duration::from_millis(1500),
         sight: Sight::Nothing,
         begin: |stage| stage.redis_cluster().start_moving(MOVED, 1, 2),
@@ -179,8 +179,8 @@ fn wait_for_new_master(stage: &mut Stage) {
     stage.sentinel().wait_for_new_master(lost);
 }
 
-/// Returns the master that the most buses are subscribed at, except the first one: the other nodes
-/// are observed from there.
+/// Returns the master with the most subscribers. The first master is excluded, since the tests
+/// observe the other nodes through it.
 fn busiest_node(stage: &mut Stage) -> usize {
     let cluster = stage.redis_cluster();
     let subscribers = |node: &usize| {

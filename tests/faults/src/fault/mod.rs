@@ -1,4 +1,4 @@
-//! The faults: how each begins and ends, and what a user must see of it.
+//! The faults: how each begins and ends, and which events the buses must report.
 
 mod groups;
 mod local;
@@ -19,13 +19,13 @@ pub struct Fault {
     pub name: &'static str,
     /// One sentence about what happens.
     pub about: &'static str,
-    /// The set-ups on which it has a meaning.
+    /// The set-ups that it can happen on.
     pub set_ups: &'static [SetUp],
     /// Whether the buses connect through a proxy.
     pub proxied: bool,
     /// How long it lasts.
     pub hold: Duration,
-    /// What the buses must report.
+    /// The events that the buses must report.
     pub sight: Sight,
     /// How soon after its end every kind of call must succeed again.
     pub recovery: Duration,
@@ -34,22 +34,23 @@ pub struct Fault {
     pub loses_between_servers: bool,
     /// Begins the fault.
     pub begin: fn(&mut Stage),
-    /// Ends the fault. When it returns, the servers are back.
+    /// Ends the fault, or waits for a failover. A failed server of a group may stay down until
+    /// `mend`.
     pub end: fn(&mut Stage),
-    /// Repairs what is left of the fault after the service has recovered.
+    /// Repairs the remaining damage after the service has recovered.
     pub mend: fn(&mut Stage),
 }
 
-/// The time until the service is back after one server is.
+/// The limit for the recovery of the service after its only server is back.
 pub const RECOVERY: Duration = Duration::from_secs(2);
 
-/// The time until the service is back after a failover.
+/// The limit for the recovery of the service after a failover.
 pub const FAILOVER_RECOVERY: Duration = Duration::from_secs(5);
 
 /// The duration of most faults.
 const HOLD: Duration = Duration::from_millis(1500);
 
-/// What most faults have in common.
+/// The defaults of most faults.
 const OUTAGE: Fault = Fault {
     name: "",
     about: "",

@@ -13,7 +13,7 @@ use crate::stage::{PASSWORD, Stage, USER, nats_user};
 
 const ONE: &[SetUp] = &[SetUp::Nats, SetUp::NatsTls];
 
-/// Another password than the first.
+/// A password other than the first.
 const OTHER_PASSWORD: &str = "s3cret-bowler";
 
 /// The permissions of a user who can do nothing but check the connection.
@@ -100,7 +100,8 @@ pub(super) static FAULTS: &[Fault] = &[
     },
 ];
 
-/// Publishes more to all clients and servers than may be pending, and than the system buffers.
+/// Publishes more bytes to all clients and servers than the pending limit and the buffers of the
+/// operating system can hold together.
 fn flood(stage: &mut Stage) {
     let connect = format!("CONNECT {{\"user\":\"{USER}\",\"pass\":\"{PASSWORD}\",\"verbose\":false}}\r\n");
     let large = format!("PUB SRV.Hats 1000000\r\n{}\r\n", "x".repeat(1_000_000));
@@ -109,7 +110,7 @@ fn flood(stage: &mut Stage) {
     let written = stream
         .write_all(connect.as_bytes())
         .and_then(|()| (0..24).try_for_each(|_| stream.write_all(large.as_bytes())));
-    written.expect("the server takes what is published");
+    written.expect("the server accepts the messages");
 }
 
 fn reload(stage: &mut Stage, configuration: &str) {

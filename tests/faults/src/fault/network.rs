@@ -1,4 +1,4 @@
-//! Faults of the network between the buses and a server that is well.
+//! Faults of the network between the buses and a healthy server.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const ONE: &[SetUp] = &[SetUp::Redis, SetUp::RedisTls, SetUp::Nats, SetUp::NatsT
 /// Long enough for a bus to give up a connection that is silent.
 const SILENCE: Duration = Duration::from_secs(7);
 
-/// What most faults of the network have in common.
+/// The defaults of most faults of the network.
 const NETWORK: Fault = Fault { set_ups: ONE, proxied: true, ..OUTAGE };
 
 pub(super) static FAULTS: &[Fault] = &[
@@ -66,7 +66,7 @@ pub(super) static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "truncate",
-        about: "Each connection ends within what the server sends next, after three bytes.",
+        about: "Each connection is closed after the next three bytes from the server.",
         begin: |stage| stage.proxy().truncate(3),
         end: |stage| stage.proxy().forward(),
         ..NETWORK

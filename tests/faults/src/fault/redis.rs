@@ -9,10 +9,10 @@ use crate::stage::{PASSWORD, Stage, USER};
 
 const ONE: &[SetUp] = &[SetUp::Redis, SetUp::RedisTls, SetUp::RedisUnix];
 
-/// Faults that treat encrypted connections like others.
+/// The set-ups for faults to which TLS makes no difference.
 const PLAIN: &[SetUp] = &[SetUp::Redis, SetUp::RedisUnix];
 
-/// Another password than the first.
+/// A password other than the first.
 const OTHER_PASSWORD: &str = "s3cret-bowler";
 
 /// The default of Redis for the output buffers of subscribers.
@@ -32,7 +32,7 @@ pub(super) static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "kill-publishers",
-        about: "The server closes all other connections (CLIENT KILL TYPE normal).",
+        about: "The server closes all connections without subscriptions (CLIENT KILL TYPE normal).",
         set_ups: ONE,
         hold: Duration::ZERO,
         begin: |stage| stage.redis(&["CLIENT", "KILL", "TYPE", "normal"]),
@@ -112,7 +112,7 @@ pub(super) static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "locks-noreplicas",
-        about: "The server takes no locks without replicas (NOREPLICAS).",
+        about: "The server refuses locks, since it has no replicas (NOREPLICAS).",
         set_ups: PLAIN,
         sight: Sight::RefusedLocks,
         begin: |stage| stage.redis(&["CONFIG", "SET", "min-replicas-to-write", "1"]),
@@ -124,15 +124,15 @@ pub(super) static FAULTS: &[Fault] = &[
         about: "The server becomes a replica, which is read-only (REPLICAOF), and a master again.",
         set_ups: ONE,
         hold: UNTIL_PROBED,
-        // A replica of nobody: the port is never open.
+        // No server listens at the port.
         begin: |stage| stage.redis(&["REPLICAOF", "127.0.0.1", "1"]),
         end: |stage| stage.redis(&["REPLICAOF", "NO", "ONE"]),
         ..OUTAGE
     },
 ];
 
-/// Publishes a message that is larger than the buffers to the subscribers of clients and of
-/// servers.
+/// Lowers the limit of the output buffers, and publishes a message that exceeds it to all clients
+/// and servers.
 fn overflow(stage: &mut Stage) {
     stage.redis(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1024 1024 1"]);
     let large = "x".repeat(200_000);

@@ -1,4 +1,4 @@
-//! What all users of a fleet share.
+//! The state that all users of a fleet share.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::tasks::Tasks;
 use crate::updates::Updates;
 
-/// The runtime of a fleet, its tasks, and the records of what its users do.
+/// The runtime of a fleet, its tasks, and the records of its users' acts.
 #[derive(Clone)]
 pub struct Crew {
     /// The runtime of all clients and servers.
@@ -27,7 +27,7 @@ pub struct Crew {
     pub ledger: Ledger,
     /// The record of the updates.
     pub updates: Arc<Updates>,
-    /// What has worked since the end of the fault.
+    /// The goals, and which of them have been reached.
     pub progress: Arc<Progress>,
     stopped: Arc<AtomicBool>,
 }
@@ -56,7 +56,7 @@ impl Crew {
         self.runtime.sleep_until(self.now() + duration).await;
     }
 
-    /// Asks all users to finish what they do and to end.
+    /// Asks all users to finish their current acts and to end.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }

@@ -1,10 +1,10 @@
-//! The service of the updates by queue. On NATS they need a service of their own.
+//! The service for updates that are routed by queue. On NATS they need a service of their own.
 
 use psrpc::{Method, MethodProperties, Routing, Service};
 
 const BY_QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 
-/// A service with updates of which each goes to one subscriber.
+/// A service whose updates each go to one subscriber.
 pub(super) static GOSSIP: Service = Service {
     name: "Gossip",
     methods: &[

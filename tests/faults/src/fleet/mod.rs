@@ -32,11 +32,11 @@ const STEP: Duration = Duration::from_millis(40);
 /// The idle timeout of streams. Without it, a stream whose close was lost would stay forever.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long after the last act every table must be empty: all calls have reached their deadlines
-/// by then, and abandoned streams their idle timeout.
+/// The time after the last act by which every table must be empty. By then all calls have reached
+/// their deadlines, and abandoned streams their idle timeout.
 const UNTIL_EMPTY: Duration = Duration::from_secs(6);
 
-/// How often it is checked whether the tables are empty.
+/// The interval between checks for empty tables.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The topic of the single-server method.
@@ -96,7 +96,8 @@ impl Fleet {
         self.clients.iter().flat_map(ClientUser::goals).chain(gossip).collect()
     }
 
-    /// Makes fresh calls of every kind until all goals are reached, besides what the users do.
+    /// Starts tasks that make fresh calls of each kind until the goal of that kind is reached, in
+    /// addition to the users' own acts.
     pub fn recover(&self) {
         self.clients.iter().for_each(ClientUser::recover);
     }
@@ -136,7 +137,7 @@ impl Fleet {
         let (role, number, tables) = clients
             .chain(servers)
             .find(|(.., tables)| tables.iter().any(|tables| *tables != Tables::default()))?;
-        Some(format!("{role} {number} has these left, in its two services: {tables:?}"))
+        Some(format!("{role} {number} has entries left in the tables of its two services: {tables:?}"))
     }
 }
 

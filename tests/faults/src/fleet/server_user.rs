@@ -17,7 +17,7 @@ use crate::updates::UpdateKind;
 /// The timeout of an update.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A server, and the service by which it gossips.
+/// A server of the `Hats` service, a server of [`GOSSIP`], and their user.
 #[derive(Clone)]
 pub(super) struct ServerUser {
     pub(super) number: usize,

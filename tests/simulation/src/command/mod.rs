@@ -1,4 +1,4 @@
-//! The commands, one in each file, and what they share.
+//! The commands, one in each file, and the functions that they share.
 
 mod exhaustive;
 #[cfg(psrpc_planted)]

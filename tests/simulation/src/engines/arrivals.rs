@@ -8,7 +8,7 @@ use super::engine_node::Moment;
 use super::engine_world::EngineWorld;
 use crate::judge::violation::{Checked, Invariant};
 
-/// The messages that have arrived at a node on streams of the model, as far as they are neither
+/// The messages that have arrived at a node on streams of the model, and have been neither
 /// delivered nor dropped.
 #[derive(Default)]
 pub(super) struct Arrivals {
@@ -39,8 +39,8 @@ impl Arrival {
 }
 
 impl Arrivals {
-    /// Begins a step of the node: what arrived in the step before is delivered, dropped, or held
-    /// back.
+    /// Begins a step of the node. A message that arrived in the step before, and was neither
+    /// delivered nor dropped, is held back.
     pub(super) fn begin_step(&mut self) -> Checked {
         self.held.extend(self.incoming.take());
         match self.must_end.take() {
@@ -61,7 +61,7 @@ impl Arrivals {
         self.incoming = Some(Arrival { stream, request_id, payload, expiry, expires });
     }
 
-    /// Returns the own expiry of the message that the engine handles in this step, if the report is
+    /// Returns the expiry of the message that the engine handles in this step, if the report is
     /// about that message.
     pub(super) fn incoming_expiry(&self, stream: usize, dropped: &Dropped) -> Option<WallTime> {
         let incoming = self.incoming.as_ref()?;

@@ -24,14 +24,14 @@ use crate::judge::payload;
 use crate::node_id::NodeId;
 use crate::rng::Rng;
 
-/// The number of messages that each side of a fresh stream sends at once. More than there is room
-/// for under tight limits, on either side.
+/// The number of messages that each side of a fresh stream sends at once. Under tight limits,
+/// neither side has room for as many.
 const FRESH_MESSAGES: u64 = 6;
 
 /// How long the bus takes at most to confirm an ack.
 const CONFIRMATION: Duration = Duration::from_secs(1);
 
-/// The limit on held messages from which fresh streams do not reach it.
+/// A limit on held messages that fresh streams cannot reach.
 pub(super) const ENOUGH_HELD: usize = 100;
 
 /// The open streams of one node's user.
@@ -53,8 +53,8 @@ pub(crate) struct StreamUserConfig {
     allowance: Duration,
     /// The number of messages of a stream that may wait for the consumer.
     unread: usize,
-    /// Whether the engine holds back the messages of slow consumers, without reaching a limit at
-    /// the end of a run.
+    /// Whether the engine holds back the messages of slow consumers, and fresh streams cannot reach
+    /// its limit on held messages.
     holds_back: bool,
     has_idle_timeout: bool,
 }

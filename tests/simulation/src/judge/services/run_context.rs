@@ -1,4 +1,4 @@
-//! What a ledger must know about the run that it records.
+//! The properties of a run that its ledger depends on.
 
 use std::fmt::Display;
 
