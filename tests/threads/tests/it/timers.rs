@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use psrpc::{Reason, Time};
+use psrpc::bus::{Bus, Inbox, WakeList};
+use psrpc::proto::Channel;
+use psrpc::{Reason, SubscriptionKind, Time};
 use psrpc_bus_local::LocalBus;
 use psrpc_threads::{Shop, ThreadedBus, Threads, client, explore};
 use shuttle::future::{block_on, spawn};
@@ -14,7 +16,12 @@ const LONG: Duration = Duration::from_millis(500);
 fn a_shorter_call_times_out_in_time_while_the_driver_goes_to_sleep_for_a_longer_one() {
     explore(1500, || {
         let threads = Threads::default();
-        let client = client(LocalBus::new(), &threads);
+        let bus = LocalBus::new();
+        // A subscriber that never responds.
+        let requests = Channel::request::<&str>("Shop", Shop::NEXT.name, &[], Shop::NEXT.properties.queue());
+        let (sink, _inbox) = Inbox::new(8);
+        let _ignored = bus.subscribe(&requests, SubscriptionKind::Queue, sink, &mut WakeList::new());
+        let client = client(bus, &threads);
         let call = |deadline| {
             let call = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).deadline(Time::ZERO + deadline);
             spawn(async move { call.await.unwrap_err() })
