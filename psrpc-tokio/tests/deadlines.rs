@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_core::Stream;
-use hats::{HATS, client, fit, runtime, settle};
+use hats::{FIT, HATS, client, fit, runtime, settle, unresponsive};
 use prost::Message;
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::bus::{Bus, Delivery, Inbox, Offer, ReplyTo, Subscription, WakeList};
@@ -23,12 +23,8 @@ struct ManualServer {
 
 impl ManualServer {
     async fn new(bus: &LocalBus) -> Self {
-        let channel = Channel::request::<&str>(HATS.name, "Fit", &[], true);
-        let (sink, requests) = Inbox::new(10);
-        let subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut WakeList::new());
-        let mut server = Self { bus: bus.clone(), requests, _subscription: subscription };
-        assert!(matches!(server.next().await, Delivery::Live));
-        server
+        let (_subscription, requests) = unresponsive(bus, FIT).await;
+        Self { bus: bus.clone(), requests, _subscription }
     }
 
     async fn next(&mut self) -> Delivery {

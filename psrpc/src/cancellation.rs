@@ -62,8 +62,8 @@ impl CancellationToken {
     }
 }
 
-/// The token of a handler, held together with its future. Dropping it cancels the
-/// token, so the calls within a handler end with it, also if it never runs.
+/// The token of a handler, held together with its future. Dropping it cancels the token, so the
+/// calls within a handler end with it, also if it never runs.
 pub(crate) struct CancelOnDrop(pub(crate) Arc<CancellationToken>);
 
 impl Drop for CancelOnDrop {

@@ -154,11 +154,14 @@ impl Ongoing {
     /// Returns when to publish the request again; `None` if a server has replied to it, or its
     /// latest publish may have reached somebody.
     fn republish_at(&self) -> Option<Time> {
+        self.unheard.as_ref().filter(|_| self.is_unheard())?.at
+    }
+
+    /// Returns `true` if the bus delivered the request to no subscriber, and no server replied to
+    /// it either.
+    fn is_unheard(&self) -> bool {
         let is_selected = matches!(self.state, CallState::AwaitingChoice(_) | CallState::Waiting(Some(_)));
-        if is_selected || !self.observed.is_unheard() {
-            return None;
-        }
-        self.unheard.as_ref()?.at
+        !is_selected && self.observed.is_unheard()
     }
 }
 
@@ -460,8 +463,7 @@ impl Calls {
     fn on_receivers(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let ongoing = &mut entry.state;
-        let is_selected = matches!(ongoing.state, CallState::AwaitingChoice(_) | CallState::Waiting(Some(_)));
-        if is_selected || !ongoing.observed.is_unheard() {
+        if !ongoing.is_unheard() {
             ongoing.unheard = None;
             return;
         }

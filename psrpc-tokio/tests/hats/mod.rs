@@ -107,11 +107,10 @@ pub fn fit(client: &Client, hat: &str) -> Call<String, String> {
 /// Subscribes to the requests of a method, like a server that ignores them, until the result is
 /// dropped.
 pub async fn unresponsive(bus: &impl Bus, method: &Method) -> (Subscription, Inbox) {
-    let (sink, mut inbox) = Inbox::new(1);
-    let (channel, kind) = match method.properties.queue() {
-        true => (Channel::request::<&str>(HATS.name, method.name, &[], true), SubscriptionKind::Queue),
-        false => (Channel::request::<&str>(HATS.name, method.name, &[], false), SubscriptionKind::Plain),
-    };
+    let (sink, mut inbox) = Inbox::new(10);
+    let is_queue = method.properties.queue();
+    let channel = Channel::request::<&str>(HATS.name, method.name, &[], is_queue);
+    let kind = if is_queue { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
     let subscription = bus.subscribe(&channel, kind, sink, &mut WakeList::new());
     let first = std::future::poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)).await;
     assert!(matches!(first, Some(Delivery::Live)));

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,9 +71,21 @@ pub(crate) struct Unary<Req, F> {
 /// A method's affinity function.
 pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
-/// Returns the affinity for a request. A panic counts as no bid, so that another server can take
-/// the request.
-fn compute_affinity<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
+/// Returns the request with its decoded message, and the token of its handler.
+fn into_request<T>(received: Received, message: T, runtime: &Arc<dyn Runtime>) -> (Request<T>, CancelOnDrop) {
+    let Received { route, client_id, request_id, metadata, sent_at, deadline, .. } = received;
+    let (runtime, token) = (Arc::clone(runtime), Arc::new(CancellationToken::default()));
+    let cancels = CancelOnDrop(Arc::clone(&token));
+    let context =
+        RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime, token };
+    (Request { message, context }, cancels)
+}
+
+/// Returns the affinity for a request: 1 if the method requires no claim or has no affinity
+/// function. A panic counts as no bid, so that another server can take the request.
+fn compute_affinity<Req>(request: &Request<Req>, affinity: Option<&Affinity<Req>>, label: &Label) -> f32 {
+    let claimed = request.context.route.properties().require_claim;
+    let Some(affinity) = affinity.filter(|_| claimed) else { return 1.0 };
     guard::catch(|| affinity(request)).unwrap_or_else(|panicked| {
         log::panicked(Side::Server, "an affinity function", Some(label), &panicked);
         -1.0
@@ -86,38 +99,13 @@ where
     F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Res, Error>> + Send + 'static,
 {
-    fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
-        let Received {
-            route,
-            client_id,
-            request_id,
-            metadata,
-            sent_at,
-            deadline,
-            payload,
-            may_skip_claim,
-            ..
-        } = received;
-        let claimed = route.properties().require_claim;
-        let message =
-            Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
-        let (runtime, token) = (Arc::clone(runtime), Arc::new(CancellationToken::default()));
-        let context = RequestContext {
-            route,
-            client_id,
-            request_id,
-            metadata,
-            sent_at,
-            deadline,
-            runtime,
-            token: Arc::clone(&token),
-        };
-        let request = Request { message, context };
+    fn admit(&self, mut received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
+        let may_skip_claim = received.may_skip_claim;
+        let message = Req::decode(mem::take(&mut received.payload))
+            .map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
+        let (request, token) = into_request(received, message, runtime);
         let label = request.label();
-        let affinity = match &self.affinity {
-            Some(affinity) if claimed => compute_affinity(&request, affinity, &label),
-            _ => 1.0,
-        };
+        let affinity = compute_affinity(&request, self.affinity.as_ref(), &label);
         let interceptors = self.interceptors.clone();
         // A request that the server would not bid for does not run without a grant either.
         let may_skip_claim = may_skip_claim && affinity >= 0.0;
@@ -128,7 +116,7 @@ where
             Some(interceptors) => Box::pin(intercepted(interceptors, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
-        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run), token: CancelOnDrop(token) })
+        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run), token })
     }
 
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
@@ -206,25 +194,9 @@ where
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
-        let Received { route, client_id, request_id, metadata, sent_at, deadline, .. } = received;
-        let claimed = route.properties().require_claim;
-        let (runtime, token) = (Arc::clone(runtime), Arc::new(CancellationToken::default()));
-        let context = RequestContext {
-            route,
-            client_id,
-            request_id,
-            metadata,
-            sent_at,
-            deadline,
-            runtime,
-            token: Arc::clone(&token),
-        };
-        let request = Request { message: (), context };
+        let (request, token) = into_request(received, (), runtime);
         let label = request.label();
-        let affinity = match &self.affinity {
-            Some(affinity) if claimed => compute_affinity(&request, affinity, &label),
-            _ => 1.0,
-        };
+        let affinity = compute_affinity(&request, self.affinity.as_ref(), &label);
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
         let (handler, interceptors) = (Arc::clone(&self.handler), self.interceptors.clone());
         let open = move |end: Arc<dyn StreamEnd>| -> Result<HandlerFuture<()>, Error> {
@@ -249,7 +221,7 @@ where
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
-        Ok(Admitted { label, affinity, skips_claim: false, run, token: CancelOnDrop(token) })
+        Ok(Admitted { label, affinity, skips_claim: false, run, token })
     }
 
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {

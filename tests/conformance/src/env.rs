@@ -106,12 +106,9 @@ impl Env {
     /// Subscribes to the requests of a method on a topic, like a server that ignores them, until
     /// the result is dropped.
     pub(crate) async fn unresponsive(&self, name: &str, topic: &[&str]) -> Result<FrameReceiver, String> {
-        let properties = method(name).properties;
-        let (channel, kind) = match properties.queue() {
-            true => (Channel::request(SHOP, name, topic, true), SubscriptionKind::Queue),
-            false => (Channel::request(SHOP, name, topic, false), SubscriptionKind::Plain),
-        };
-        self.foreign().await?.listen(&channel, kind).await
+        let is_queue = method(name).properties.queue();
+        let kind = if is_queue { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
+        self.foreign().await?.listen(&Channel::request(SHOP, name, topic, is_queue), kind).await
     }
 
     /// Returns `true` if the bus knows how many subscribers a frame reaches.
