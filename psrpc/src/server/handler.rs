@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -71,14 +70,21 @@ pub(crate) struct Unary<Req, F> {
 /// A method's affinity function.
 pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
-/// Returns the request with its decoded message, and the token of its handler.
-fn into_request<T>(received: Received, message: T, runtime: &Arc<dyn Runtime>) -> (Request<T>, CancelOnDrop) {
-    let Received { route, client_id, request_id, metadata, sent_at, deadline, .. } = received;
+/// Returns the request, whose message `decode` makes of the payload, and the token of its handler.
+/// Inlined, since a request is large to move.
+#[inline]
+fn into_request<T>(
+    received: Received,
+    runtime: &Arc<dyn Runtime>,
+    decode: impl FnOnce(Bytes) -> Result<T, Error>,
+) -> Result<(Request<T>, CancelOnDrop), Error> {
+    let Received { route, client_id, request_id, metadata, sent_at, deadline, payload, .. } = received;
+    let message = decode(payload)?;
     let (runtime, token) = (Arc::clone(runtime), Arc::new(CancellationToken::default()));
     let cancels = CancelOnDrop(Arc::clone(&token));
     let context =
         RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime, token };
-    (Request { message, context }, cancels)
+    Ok((Request { message, context }, cancels))
 }
 
 /// Returns the affinity for a request: 1 if the method requires no claim or has no affinity
@@ -99,11 +105,11 @@ where
     F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Res, Error>> + Send + 'static,
 {
-    fn admit(&self, mut received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
+    fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
         let may_skip_claim = received.may_skip_claim;
-        let message = Req::decode(mem::take(&mut received.payload))
-            .map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
-        let (request, token) = into_request(received, message, runtime);
+        let (request, token) = into_request(received, runtime, |payload| {
+            Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))
+        })?;
         let label = request.label();
         let affinity = compute_affinity(&request, self.affinity.as_ref(), &label);
         let interceptors = self.interceptors.clone();
@@ -194,7 +200,7 @@ where
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
-        let (request, token) = into_request(received, (), runtime);
+        let (request, token) = into_request(received, runtime, |_| Ok(()))?;
         let label = request.label();
         let affinity = compute_affinity(&request, self.affinity.as_ref(), &label);
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
