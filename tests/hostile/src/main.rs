@@ -84,7 +84,7 @@ fn here<T>(run: impl Future<Output = Result<T, String>>, row: impl FnOnce(&T) ->
     outcome.is_ok()
 }
 
-/// Measures every size in a process of its own, and prints the table.
+/// Measures each size in its own process, and prints the table.
 fn run_sizes() -> bool {
     println!("| memory of | bytes |\n|---|---|");
     let mut succeeded = true;
@@ -96,7 +96,7 @@ fn run_sizes() -> bool {
     succeeded
 }
 
-/// Runs every attack in a process of its own, and prints the table.
+/// Runs each attack in its own process, and prints the table.
 fn run_attacks(options: &Options) -> bool {
     println!(
         "| {} frames of | counted as | honest rounds | slowest call | memory before | peak | after | bound | it follows from | frames/s |",

@@ -1,4 +1,4 @@
-//! A fleet: two clients and three servers, each on a bus of its own, and users that keep all kinds
+//! A fleet: two clients and three servers, each with its own bus, and users that keep all kinds
 //! of calls, streams and updates in flight.
 
 mod client_user;
